@@ -1,0 +1,1 @@
+"""PyTorch to ONNX, proven equal and packed into a bundle."""

@@ -1,0 +1,1 @@
+"""PyTorch: what C2GM computes and how it learns."""

@@ -1,0 +1,305 @@
+"""The contract between export and runtime: a bundle folder `NAME.c2gm/` and its manifest.
+
+A bundle holds `manifest.json`, one ONNX file a graph (with external data beside it where the graph
+is over 2 GB), `scale_embeddings.npz` and `parity.json`. Bundles are data: files are named in the
+manifest with their size and SHA-256, may not leave the folder, and are checked before use.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2gm.runtime.errors import BundleError
+from c2gm.runtime.levels import SPANS, prompt_keys
+from c2gm.runtime.schedule import NoiseSchedule
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+EMBEDDINGS_NAME = "scale_embeddings.npz"
+MANIFEST_LIMIT_BYTES = 4 << 20
+
+GraphName = Literal["text_encoder", "condition", "denoise", "vae_decoder", "vae_encoder"]
+GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph; a string in `shape` is a symbolic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    value_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A file of the bundle, by name inside the folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """An ONNX graph: its model file first, external data after it; FLOPs for one 256 px tile."""
+
+    files: tuple[FileSpec, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    gflop_per_tile: float
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Relative change of x0 below `tolerance` for two steps ends a window (None: never)."""
+
+    tolerance: float | None = None
+    minimum_steps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where the weights come from; shown to users and written into every map's metadata."""
+
+    weights: str
+    licence: str
+    attribution: str
+    training_data: tuple[str, ...]
+    c2gm_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that a run needs to know about a bundle."""
+
+    format_version: int
+    name: str
+    preset: str
+    precision: Literal["fp32", "fp16"]
+    latent_channels: int
+    latent_factor: int
+    scaling_factor: float
+    schedule: NoiseSchedule
+    trained_levels: tuple[int, ...]
+    cascade_spans: tuple[int, ...]
+    default_steps: int
+    early_stop: Mapping[str, EarlyStop]
+    graphs: Mapping[str, GraphSpec]
+    files: tuple[FileSpec, ...]
+    provenance: Provenance
+    window_multiple: int = 64
+
+    def early_stop_of(self, level: int, span: int | None) -> EarlyStop:
+        """The early-stopping rule of one scale prompt; never stopping where none is given."""
+        return self.early_stop.get(prompt_name(level, span), EarlyStop())
+
+
+def prompt_name(level: int, span: int | None) -> str:
+    """Key of a scale prompt in manifest and embeddings table: `14-4x`, `14-2x`, `14-none`."""
+    return f"{level}-none" if span is None else f"{level}-{1 << span}x"
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleEmbeddings:
+    """Embeddings of all scale prompts: states (n, tokens, width), pooled (n, width), float32."""
+
+    index: Mapping[str, int]
+    states: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+
+    def row(self, level: int, span: int | None) -> int:
+        """Row of a prompt. Raises BundleError where the model was not trained on it."""
+        try:
+            return self.index[prompt_name(level, span)]
+        except KeyError:
+            raise BundleError(
+                f"the bundle has no scale prompt {prompt_name(level, span)!r}; it has "
+                f"{', '.join(self.index)}; choose levels and cascade among these"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    folder: Path
+    manifest: Manifest
+    embeddings: ScaleEmbeddings = field(repr=False)
+
+    def graph_path(self, graph: GraphName) -> Path:
+        """Path of a graph's ONNX file."""
+        return self.folder / self.manifest.graphs[graph].files[0].name
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, which names every file by hash: it stands for the weights."""
+        return file_sha256(self.folder / MANIFEST_NAME)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle":
+        """Read and verify a bundle: schema, sizes, hashes, embeddings.
+
+        Raises BundleError with what is wrong; nothing of an unverified file is interpreted.
+        """
+        manifest = read_manifest(folder)
+        listed = [f for graph in manifest.graphs.values() for f in graph.files]
+        for spec in (*listed, *manifest.files):
+            _verify_file(folder, spec)
+        return cls(folder, manifest, _read_embeddings(folder))
+
+
+def write_embeddings(folder: Path, embeddings: ScaleEmbeddings) -> None:
+    """Write the embeddings table (plain arrays, no pickle)."""
+    np.savez(
+        folder / EMBEDDINGS_NAME,
+        prompts=np.array(list(embeddings.index), dtype=np.str_),
+        states=embeddings.states,
+        pooled=embeddings.pooled,
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, last of all files, since it is what makes the folder a bundle."""
+    text = json.dumps(asdict(manifest), indent=1, default=_plain)
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def file_spec(folder: Path, name: str) -> FileSpec:
+    """Describe a file of a bundle folder by size and hash."""
+    path = folder / name
+    return FileSpec(name, path.stat().st_size, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate `manifest.json` alone. Raises BundleError."""
+    path = folder / MANIFEST_NAME
+    hint = "give a folder written by c2gm-export, or omit --model for the shipped one"
+    if not path.is_file():
+        raise BundleError(f"{folder} is not a model bundle: it has no {MANIFEST_NAME}; {hint}")
+    if path.stat().st_size > MANIFEST_LIMIT_BYTES:
+        raise BundleError(
+            f"{path} is over {MANIFEST_LIMIT_BYTES} bytes, which no manifest is; {hint}"
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error}); export the bundle again") from None
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {found!r}, this c2gm reads {FORMAT_VERSION}; "
+            "export the bundle again with this version"
+        )
+    try:
+        manifest: Manifest = _build(Manifest, document, "manifest")
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: {error}; export the bundle again") from None
+    missing = set(GRAPHS) - set(manifest.graphs)
+    if missing:
+        raise BundleError(f"{path} lacks the graphs {sorted(missing)}; export the bundle again")
+    if not set(manifest.cascade_spans) <= set(SPANS):
+        raise BundleError(f"{path}: cascade spans {manifest.cascade_spans} are not among {SPANS}")
+    return manifest
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def _verify_file(folder: Path, spec: FileSpec) -> None:
+    if Path(spec.name).name != spec.name or spec.name in ("", ".", ".."):
+        raise BundleError(f"{folder}: file name {spec.name!r} leaves the bundle; don't use it")
+    path = folder / spec.name
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle; copy or export it again")
+    size = path.stat().st_size
+    if size != spec.bytes:
+        raise BundleError(
+            f"{path} has {size} bytes, the manifest says {spec.bytes}; copy or export it again"
+        )
+    if file_sha256(path) != spec.sha256:
+        raise BundleError(f"{path} does not match its SHA-256; copy or export the bundle again")
+
+
+def _read_embeddings(folder: Path) -> ScaleEmbeddings:
+    path = folder / EMBEDDINGS_NAME
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            prompts, states, pooled = (archive[k] for k in ("prompts", "states", "pooled"))
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from None
+    if states.ndim != 3 or pooled.ndim != 2 or not len(prompts) == len(states) == len(pooled):
+        raise BundleError(
+            f"{path} has shapes {prompts.shape}, {states.shape}, {pooled.shape}, expected (n,), "
+            "(n, tokens, width), (n, width); export the bundle again"
+        )
+    index = {str(name): row for row, name in enumerate(prompts)}
+    unknown = set(index) - {prompt_name(*key) for key in prompt_keys()}
+    if unknown:
+        raise BundleError(f"{path} has unknown scale prompts {sorted(unknown)}; export it again")
+    return ScaleEmbeddings(index, states.astype(np.float32), pooled.astype(np.float32))
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make a value of the annotated type from JSON; unknown, missing or ill-typed is an error."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} is {type(value).__name__}, expected an object")
+        hints = get_type_hints(kind)
+        unknown = set(value) - {f.name for f in fields(kind)}
+        if unknown:
+            raise ValueError(f"{where} has unknown keys {sorted(unknown)}")
+        built = {k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()}
+        return kind(**built)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        for option in arguments:
+            if option is not NoneType:
+                try:
+                    return _build(option, value, where)
+                except (TypeError, ValueError):
+                    continue
+        raise TypeError(f"{where} is {value!r}, expected {kind}")
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where} is {value!r}, expected one of {arguments}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{where} is {type(value).__name__}, expected a list")
+        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(inner) != len(value):
+            raise ValueError(f"{where} has {len(value)} items, expected {len(inner)}")
+        return tuple(
+            _build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(inner, value, strict=True))
+        )
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} is {type(value).__name__}, expected an object")
+        return MappingProxyType(
+            {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        )
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{where} is {value!r}, expected {getattr(kind, '__name__', kind)}")
+    return value
