@@ -1,0 +1,90 @@
+"""Cartographic generalisation of polygons, lines and buildings; every length is in level pixels."""
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from c2gm.model.cartography_style import AreaRule, LineRule
+from c2gm.model.vectors import polygons
+
+Geometries = NDArray[np.object_]
+
+_TOLERANCE = 0.35  # of simplification; below what anti-aliasing lets one see
+
+
+def merge(parts: Geometries) -> Geometries:
+    """Union of polygons as disjoint polygons."""
+    return polygons(np.array([shapely.union_all(parts)], dtype=object)) if len(parts) else parts
+
+
+def swell(parts: Geometries, distance: float, join: str = "round") -> Geometries:
+    """Every polygon grown (or shrunk) by `distance`, each on its own, empty ones left out."""
+    return polygons(shapely.buffer(parts, distance, quad_segs=3, join_style=join))
+
+
+def generalise_areas(parts: Geometries, rule: AreaRule, level: int) -> Geometries:
+    """Calm areas of one class from the disjoint polygons of that class."""
+    if not len(parts):
+        return parts
+    if level < rule.detailed:
+        parts = shapely.simplify(parts, _TOLERANCE)
+        parts = swell(merge(swell(polygons(parts), rule.close)), -rule.close - rule.open)
+        parts = swell(parts, rule.open) if rule.open else parts
+    else:
+        # Only closes the cracks left by former tile borders; corners stay sharp.
+        parts = swell(merge(swell(parts, 0.3, "mitre")), -0.3, "mitre")
+    parts = parts[shapely.area(parts) >= rule.smallest]
+    return polygons(shapely.simplify(fill_holes(parts, rule.smallest), _TOLERANCE))
+
+
+def fill_holes(parts: Geometries, smallest: float) -> Geometries:
+    """Polygons without the holes that are smaller than `smallest` square pixels."""
+    filled = parts.copy()
+    for index in np.flatnonzero(shapely.get_num_interior_rings(parts)):
+        rings = np.array(parts[index].interiors, dtype=object)
+        kept = rings[shapely.area(shapely.polygons(rings)) >= smallest]
+        filled[index] = shapely.polygons(parts[index].exterior, kept)
+    return filled
+
+
+def generalise_lines(parts: Geometries, rule: LineRule) -> Geometries:
+    """Lines joined where exactly two meet, simplified; short loose ends and specks left out."""
+    if not len(parts):
+        return parts
+    merged = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(parts)))
+    merged = merged[~shapely.is_empty(merged)]
+    ends = np.concatenate(
+        [
+            shapely.get_coordinates(shapely.get_point(merged, 0)),
+            shapely.get_coordinates(shapely.get_point(merged, -1)),
+        ]
+    )
+    _, inverse, count = np.unique(
+        np.round(ends * 16), axis=0, return_inverse=True, return_counts=True
+    )
+    loose = (count[inverse.ravel()] == 1).reshape(2, -1).sum(axis=0)
+    length = shapely.length(merged)
+    speck = (loose == 2) & (length < 4 * rule.shortest)
+    stub = (loose == 1) & (length < rule.shortest)
+    return shapely.simplify(merged[~(speck | stub)], _TOLERANCE)
+
+
+def mend_buildings(parts: Geometries, grid_px: float) -> Geometries:
+    """Buildings as they were before they were cut at the lines of a grid of pitch `grid_px`."""
+    if not len(parts):
+        return parts
+    bounds = shapely.bounds(parts)
+    near = np.abs(bounds - np.round(bounds / grid_px) * grid_px).min(axis=1) < 0.2
+    mended = swell(merge(swell(parts[near], 0.1, "mitre")), -0.1, "mitre")
+    return np.concatenate([parts[~near], mended])
+
+
+def building_blocks(parts: Geometries, close: float, open_: float, smallest: float) -> Geometries:
+    """Built-up blocks: buildings less than `2 * close` apart grown together, specks left out."""
+    if not len(parts):
+        return parts
+    grown = shapely.buffer(parts, close, quad_segs=1, join_style="mitre")
+    blocks = swell(merge(polygons(grown)), -close - open_, "mitre")
+    blocks = swell(blocks, open_, "mitre")
+    blocks = blocks[shapely.area(blocks) >= smallest]
+    return polygons(shapely.simplify(fill_holes(blocks, 2 * smallest), _TOLERANCE))
