@@ -56,7 +56,7 @@ class _Stratum:
 
     geometry: Geometries
     tree: shapely.STRtree
-    paints: tuple[skia.Paint, ...]
+    paint: skia.Paint
     filled: bool
 
 
@@ -121,20 +121,19 @@ class Cartographer:
                 yield _fill(self._built_up_ground(rule, level), "residential")
             elif level >= rule.level:
                 yield _fill(self._areas(rule, level), rule.name)
-        for line in style.WATERWAYS:
-            yield from self._lines(line, level, cased=False)
+        yield from self._ways(style.WATERWAYS, level, "waterway")
         for rule in style.WATER_AREAS:
             yield _fill(self._areas(rule, level), rule.name)
-        yield from self._buildings(level)
         for rule in style.TRAFFIC_AREAS:
             if level >= rule.level:
-                yield _fill(self._areas(rule, level), rule.name)
-        for line in style.ROADS:
-            yield from self._lines(line, level, cased=True)
-        for line in style.ROADS:
-            yield from self._lines(line, level, cased=False)
-        for line in style.RAILS:
-            yield from self._lines(line, level, cased=False)
+                parts = self._areas(rule, level)
+                if rule.name == "street":
+                    yield _stroke(shapely.get_rings(parts), "street_edge", 2 * _casing(level))
+                yield _fill(parts, rule.name)
+        yield from self._ways(style.LANES, level)
+        yield from self._buildings(level)
+        yield from self._ways(style.ROADS, level)
+        yield from self._ways(style.RAILS, level)
 
     def _select(self, layer: str, kinds: tuple[str, ...]) -> Geometries:
         if layer not in self._map:
@@ -147,16 +146,21 @@ class Cartographer:
         parts = _to_pixels(self._merged[rule], level)
         return generalise.generalise_areas(parts, rule, level)
 
-    def _lines(self, rule: LineRule, level: int, cased: bool) -> Iterable[_Stratum]:
-        width = rule.width(level)
-        if width is None or (cased and rule.edge is None):
-            return
-        parts = _to_pixels(lines(self._select(rule.layer, rule.kinds)), level)
-        parts = generalise.generalise_lines(parts, rule)
-        if cased and rule.edge is not None:
-            yield _stroke(parts, rule.edge, width + 2 * style.CASING[level - style.LEVELS[0]])
-        else:
-            yield _stroke(parts, rule.colour, width)
+    def _ways(
+        self, rules: tuple[LineRule, ...], level: int, layer: str = "transportation"
+    ) -> Iterable[_Stratum]:
+        casings: list[_Stratum] = []
+        fills: list[_Stratum] = []
+        for rule in rules:
+            width = rule.width(level)
+            if width is None:
+                continue
+            parts = _to_pixels(lines(self._select(layer, rule.kinds)), level)
+            parts = generalise.generalise_lines(parts, rule, level)
+            if rule.edge is not None:
+                casings.append(_stroke(parts, rule.edge, width + 2 * _casing(level)))
+            fills.append(_stroke(parts, rule.colour, width))
+        return casings + fills
 
     def _all_buildings(self, level: int) -> Geometries:
         if "building" not in self._map:
@@ -189,7 +193,7 @@ class Cartographer:
             parts = shapely.simplify(parts, 0.3)
             yield _fill(parts, "building")
             if level >= 17:
-                yield _stroke_rings(parts, "building_edge", 1.0)
+                yield _stroke(shapely.get_rings(parts), "building_edge", 1.0)
 
 
 def _to_pixels(geometry: Geometries, level: int) -> Geometries:
@@ -213,15 +217,15 @@ def _fill(parts: Geometries, colour: str) -> _Stratum:
     # Counter-clockwise shells and clockwise holes: overlapping polygons of a class then add up
     # under the winding rule instead of cancelling out.
     oriented = shapely.orient_polygons(parts)
-    return _Stratum(oriented, shapely.STRtree(oriented), (_paint(colour),), True)
+    return _Stratum(oriented, shapely.STRtree(oriented), _paint(colour), True)
 
 
 def _stroke(parts: Geometries, colour: str, width: float) -> _Stratum:
-    return _Stratum(parts, shapely.STRtree(parts), (_paint(colour, width),), False)
+    return _Stratum(parts, shapely.STRtree(parts), _paint(colour, width), False)
 
 
-def _stroke_rings(parts: Geometries, colour: str, width: float) -> _Stratum:
-    return _stroke(shapely.get_rings(parts), colour, width)
+def _casing(level: int) -> float:
+    return style.CASING[level - style.LEVELS[0]]
 
 
 def _paint_block(strata: list[_Stratum], left: int, top: int) -> NDArray[np.uint8]:
@@ -246,8 +250,7 @@ def _paint_block(strata: list[_Stratum], left: int, top: int) -> NDArray[np.uint
                 clipped = shapely.orient_polygons(polygons(clipped))
             geometry = np.concatenate([geometry[~large], clipped])
         path = _path(geometry, stratum.filled, left, top)
-        for paint in stratum.paints:
-            canvas.drawPath(path, paint)
+        canvas.drawPath(path, stratum.paint)
     pixels = surface.toarray(colorType=skia.ColorType.kRGBA_8888_ColorType)
     return np.ascontiguousarray(pixels[:, :, :3])
 

@@ -23,14 +23,14 @@ PALETTE: dict[str, Colour] = {
     "cemetery": (182, 206, 184),
     "wetland": (196, 228, 216),
     "sand": (250, 238, 164),
-    "rock": (212, 206, 196),
+    "rock": (200, 200, 196),
     "ice": (224, 244, 250),
-    "wood": (162, 204, 150),
+    "wood": (170, 210, 158),
     "pitch": (144, 214, 178),
     "water": (156, 198, 238),
-    "block": (218, 202, 190),
-    "building": (204, 186, 172),
-    "building_edge": (180, 160, 146),
+    "block": (222, 208, 198),
+    "building": (212, 196, 182),
+    "building_edge": (184, 166, 152),
     "street": (255, 255, 255),
     "street_edge": (196, 190, 186),
     "secondary": (255, 240, 150),
@@ -40,8 +40,8 @@ PALETTE: dict[str, Colour] = {
     "motorway": (240, 148, 90),
     "motorway_edge": (196, 98, 48),
     "track": (188, 152, 104),
-    "path": (214, 128, 104),
-    "rail": (132, 132, 146),
+    "path": (226, 158, 138),
+    "rail": (146, 146, 160),
 }
 BACKGROUND = PALETTE["background"]
 
@@ -70,17 +70,17 @@ class LineRule:
     """Lines of some kinds: PALETTE colour, optional casing colour, width in pixels per level.
 
     `widths` begins at level `level` and ends at level 18. Loose ends shorter than `shortest` pixels
-    and detached pieces shorter than four times that vanish.
+    and detached pieces shorter than four times that vanish, and so does, below level 16, what runs
+    within `apart` pixels of a longer line (bundles of tracks).
     """
 
-    name: str
-    layer: str
     kinds: tuple[str, ...]
     level: int
     widths: tuple[float, ...]
     colour: str
     edge: str | None = None
     shortest: float = 3.0
+    apart: float = 0.0
 
     def width(self, level: int) -> float | None:
         """Width in pixels at `level`, None where the class is not drawn yet."""
@@ -131,115 +131,45 @@ TRAFFIC_AREAS: tuple[AreaRule, ...] = (
 BUILDINGS = AreaRule("building", "building", ("building",), 15, smallest=4.0)
 
 WATERWAYS: tuple[LineRule, ...] = (
-    LineRule("ditch", "waterway", ("ditch", "drain"), 15, (0.7, 1.0, 1.6, 2.6), "water"),
-    LineRule("stream", "waterway", ("stream",), 13, (0.7, 0.9, 1.2, 1.8, 2.6, 4.2), "water"),
-    LineRule("canal", "waterway", ("canal",), 11, (1.0, 1.2, 1.5, 2.0, 3, 4.5, 7, 11), "water"),
-    LineRule(
-        "river", "waterway", ("river",), 10, (1.2, 1.4, 1.8, 2.4, 3.2, 4.5, 6.5, 10, 16), "water"
-    ),
+    LineRule(("ditch", "drain"), 15, (0.7, 1, 1.6, 2.6), "water"),
+    LineRule(("stream",), 13, (0.7, 0.9, 1.2, 1.8, 2.6, 4.2), "water"),
+    LineRule(("canal",), 11, (1, 1.2, 1.5, 2, 3, 4.5, 7, 11), "water"),
+    LineRule(("river",), 10, (1.2, 1.4, 1.8, 2.4, 3.2, 4.5, 6.5, 10, 16), "water"),
 )
-# Bottom to top; all casings of a level lie under all fills.
+
+_STREET = ("street", "street_edge")
+_SECONDARY = ("secondary", "secondary_edge")
+_PRIMARY = ("primary", "primary_edge")
+_MOTORWAY = ("motorway", "motorway_edge")
+
+# Bottom to top; all casings lie under all fills. These lie under the buildings as well: what is
+# inside or below a building cannot be seen from above.
+LANES: tuple[LineRule, ...] = (
+    LineRule(("path",), 16, (1, 1.5, 2.2), "path", shortest=6),
+    LineRule(("track",), 15, (0.9, 1.5, 2.2, 3.4), "track"),
+    LineRule(("driveway",), 17, (2.6, 5.5), *_STREET, shortest=6),
+    LineRule(("service", "busway", "raceway"), 15, (1.3, 2.2, 4.2, 8), *_STREET),
+    LineRule(("pedestrian",), 15, (1.3, 2.4, 4.5, 8.5), *_STREET),
+)
 ROADS: tuple[LineRule, ...] = (
-    LineRule("path", "transportation", ("path",), 16, (1.1, 1.6, 2.4), "path"),
-    LineRule("track", "transportation", ("track",), 15, (0.9, 1.5, 2.2, 3.4), "track"),
-    LineRule(
-        "driveway", "transportation", ("driveway",), 17, (2.6, 5.5), "street", "street_edge", 6.0
-    ),
-    LineRule(
-        "service",
-        "transportation",
-        ("service", "busway", "raceway"),
-        15,
-        (1.3, 2.2, 4.2, 8.0),
-        "street",
-        "street_edge",
-    ),
-    LineRule(
-        "pedestrian",
-        "transportation",
-        ("pedestrian",),
-        15,
-        (1.3, 2.4, 4.5, 8.5),
-        "street",
-        "street_edge",
-    ),
-    LineRule(
-        "minor", "transportation", ("minor",), 14, (1.3, 2.6, 4.6, 8.5, 15), "street", "street_edge"
-    ),
-    LineRule(
-        "tertiary",
-        "transportation",
-        ("tertiary", "tertiary_link"),
-        13,
-        (1.6, 2.4, 4.2, 7, 11.5, 19),
-        "street",
-        "street_edge",
-    ),
-    LineRule(
-        "secondary_link",
-        "transportation",
-        ("secondary_link",),
-        14,
-        (1.8, 3.0, 5.0, 8.5, 14),
-        "secondary",
-        "secondary_edge",
-    ),
-    LineRule(
-        "primary_link",
-        "transportation",
-        ("primary_link", "trunk_link"),
-        13,
-        (1.6, 2.2, 3.4, 5.5, 9, 15),
-        "primary",
-        "primary_edge",
-    ),
-    LineRule(
-        "motorway_link",
-        "transportation",
-        ("motorway_link",),
-        12,
-        (1.2, 1.7, 2.4, 3.8, 6, 9.5, 16),
-        "motorway",
-        "motorway_edge",
-    ),
-    LineRule(
-        "secondary",
-        "transportation",
-        ("secondary",),
-        12,
-        (1.5, 2.2, 3.2, 5, 8, 13, 21),
-        "secondary",
-        "secondary_edge",
-    ),
-    LineRule(
-        "primary",
-        "transportation",
-        ("primary", "trunk"),
-        10,
-        (1.2, 1.5, 2.0, 2.8, 3.8, 6, 9, 14.5, 23),
-        "primary",
-        "primary_edge",
-    ),
-    LineRule(
-        "motorway",
-        "transportation",
-        ("motorway",),
-        10,
-        (1.8, 2.2, 2.8, 3.6, 4.6, 7, 10, 16, 26),
-        "motorway",
-        "motorway_edge",
-    ),
+    LineRule(("minor",), 14, (1.3, 2.6, 4.6, 8.5, 15), *_STREET),
+    LineRule(("tertiary", "tertiary_link"), 13, (1.6, 2.4, 4.2, 7, 11.5, 19), *_STREET),
+    LineRule(("secondary_link",), 14, (1.8, 3, 5, 8.5, 14), *_SECONDARY),
+    LineRule(("primary_link", "trunk_link"), 13, (1.6, 2.2, 3.4, 5.5, 9, 15), *_PRIMARY),
+    LineRule(("motorway_link",), 12, (1.2, 1.7, 2.4, 3.8, 6, 9.5, 16), *_MOTORWAY),
+    LineRule(("secondary",), 12, (1.5, 2.2, 3.2, 5, 8, 13, 21), *_SECONDARY),
+    LineRule(("primary", "trunk"), 10, (1.2, 1.5, 2, 2.8, 3.8, 6, 9, 14.5, 23), *_PRIMARY),
+    LineRule(("motorway",), 10, (1.8, 2.2, 2.8, 3.6, 4.6, 7, 10, 16, 26), *_MOTORWAY),
 )
 RAILS: tuple[LineRule, ...] = (
-    LineRule("siding", "transportation", ("siding",), 15, (0.7, 1.0, 1.4, 2.2), "rail"),
-    LineRule("tram", "transportation", ("tram",), 16, (0.9, 1.3, 2.0), "rail"),
+    LineRule(("siding",), 15, (0.7, 1, 1.4, 2.2), "rail", apart=2.5),
+    LineRule(("tram",), 16, (0.9, 1.3, 2), "rail"),
     LineRule(
-        "rail",
-        "transportation",
         ("rail", "narrow_gauge", "light_rail", "subway", "funicular", "monorail"),
         11,
-        (0.7, 0.9, 1.1, 1.4, 1.7, 2.0, 2.6, 3.6),
+        (0.8, 0.9, 1.1, 1.4, 1.7, 2, 2.6, 3.6),
         "rail",
+        apart=3.0,
     ),
 )
 

@@ -5,7 +5,7 @@ import shapely
 from numpy.typing import NDArray
 
 from c2gm.model.cartography_style import AreaRule, LineRule
-from c2gm.model.vectors import polygons
+from c2gm.model.vectors import lines, polygons
 
 Geometries = NDArray[np.object_]
 
@@ -47,12 +47,13 @@ def fill_holes(parts: Geometries, smallest: float) -> Geometries:
     return filled
 
 
-def generalise_lines(parts: Geometries, rule: LineRule) -> Geometries:
+def generalise_lines(parts: Geometries, rule: LineRule, level: int) -> Geometries:
     """Lines joined where exactly two meet, simplified; short loose ends and specks left out."""
     if not len(parts):
         return parts
-    merged = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(parts)))
-    merged = merged[~shapely.is_empty(merged)]
+    merged = _join(parts)
+    if rule.apart and level < 16:
+        merged = _join(thin_bundles(shapely.simplify(merged, _TOLERANCE), rule.apart))
     ends = np.concatenate(
         [
             shapely.get_coordinates(shapely.get_point(merged, 0)),
@@ -67,6 +68,27 @@ def generalise_lines(parts: Geometries, rule: LineRule) -> Geometries:
     speck = (loose == 2) & (length < 4 * rule.shortest)
     stub = (loose == 1) & (length < rule.shortest)
     return shapely.simplify(merged[~(speck | stub)], _TOLERANCE)
+
+
+def thin_bundles(parts: Geometries, apart: float) -> Geometries:
+    """Lines without what runs within `apart` of a longer line, so that bundles become single."""
+    order = np.argsort(-shapely.length(parts), kind="stable")
+    parts = parts[order]
+    # Flat ends: a line that continues another one is not taken for its neighbour.
+    zones = shapely.buffer(parts, apart, quad_segs=2, cap_style="flat")
+    near = shapely.STRtree(zones).query(parts, predicate="intersects")
+    kept = []
+    for index, line in enumerate(parts):
+        longer = near[1][(near[0] == index) & (near[1] < index)]
+        rest = shapely.difference(line, shapely.union_all(zones[longer]))
+        pieces = lines(np.array([rest], dtype=object))
+        # A piece must leave the bundle clearly, else crossovers would stay as crumbs.
+        kept.append(pieces[shapely.length(pieces) > (4 * apart if len(longer) else 0.0)])
+    return np.concatenate(kept)
+
+
+def _join(parts: Geometries) -> Geometries:
+    return lines(np.array([shapely.line_merge(shapely.multilinestrings(parts))], dtype=object))
 
 
 def mend_buildings(parts: Geometries, grid_px: float) -> Geometries:
