@@ -1,0 +1,340 @@
+"""Tiles, windows and the plan of a run: pure geometry of the web-mercator quadtree, no input/output.
+
+Two coordinate systems. *World units*: the square web-mercator world, x east and y south, both from
+0 to 1 from its north-west corner; the borders of tiles are exact in floating point there. *Level
+pixels*: world units times 256 * 2**level, the "level pixel grid" of imagery, references and noise.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from mercantile import Tile
+from numpy.typing import NDArray
+
+from c2gm.runtime.errors import AreaError, OptionError
+from c2gm.runtime.levels import SPANS, TILE_SIZE
+
+Cascade = Literal["4x", "2x"]
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees (west > east where a box crosses the antimeridian)."""
+
+MAX_LATITUDE = 85.0511287798066
+"""Latitude of the web-mercator world's north edge, degrees."""
+
+MAX_TILES = 10_000_000
+"""Most tiles of one run: more is a typing error in the levels or an area by mistake."""
+
+WINDOW_MULTIPLE = 64
+"""The graphs take windows whose side is a multiple of this many pixels."""
+
+_TOLERANCE = 1e-10  # of the world, 4 mm: borders that touch do not overlap
+
+
+def parse_levels(text: str) -> tuple[int, ...]:
+    """Levels of `10-16`, `10,12,14` or `10-12,15`, sorted and without repeats.
+
+    Raises OptionError for anything else.
+    """
+    levels: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,2})(?:\s*-\s*(\d{1,2}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise OptionError(
+                f"levels are {text!r}, expected a range like 10-16 or a list like 10,12,14; "
+                "give the coarser level first"
+            )
+        levels.update(range(first, last + 1))
+    return tuple(sorted(levels))
+
+
+def reference_level(
+    level: int, levels: Iterable[int], cascade: Cascade = "4x"
+) -> tuple[int, int] | None:
+    """Level and span of the reference of `level` in a run over `levels`; None where none exists.
+
+    A 4X cascade takes two levels up where the run has it, else one; a 2X cascade the other way.
+    """
+    present = set(levels)
+    for span in SPANS if cascade == "4x" else tuple(reversed(SPANS)):
+        if level - span in present:
+            return level - span, span
+    return None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """A square of side x side tiles of one level with a halo: what is generated in one piece.
+
+    `column` and `row` count windows, not tiles. `side` is a power of two, `halo` counts pixels.
+    Raises OptionError where the whole side in pixels does not suit the graphs.
+    """
+
+    level: int
+    column: int
+    row: int
+    side: int = 1
+    halo: int = 0
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.side & (self.side - 1):
+            raise OptionError(f"window side is {self.side} tiles, expected 1, 2, 4 or 8")
+        if self.halo < 0 or self.size % WINDOW_MULTIPLE:
+            raise OptionError(
+                f"halo is {self.halo} px, expected a multiple of {WINDOW_MULTIPLE // 2} from 0 on"
+            )
+
+    @property
+    def size(self) -> int:
+        """Side in pixels, halo included."""
+        return self.side * TILE_SIZE + 2 * self.halo
+
+    @property
+    def pixel_box(self) -> tuple[int, int, int, int]:
+        """Left, top, width, height in level pixels, halo included (so that it may be negative)."""
+        step = self.side * TILE_SIZE
+        return self.column * step - self.halo, self.row * step - self.halo, self.size, self.size
+
+    @property
+    def key(self) -> str:
+        """Name of the window in the ledger; side and halo are the run's and not repeated."""
+        return f"{self.level}/{self.column}/{self.row}"
+
+    def tiles(self) -> list[Tile]:
+        """The tiles inside (halo excluded), row by row; fewer where the world is smaller."""
+        end = 1 << self.level
+        left, top = self.column * self.side, self.row * self.side
+        return [
+            Tile(x, y, self.level)
+            for y in range(top, min(top + self.side, end))
+            for x in range(left, min(left + self.side, end))
+        ]
+
+    def tile_box(self, tile: Tile) -> tuple[int, int, int, int]:
+        """Left, top, width, height of a tile of this window, in pixels of the window's picture."""
+        left, top, _, _ = self.pixel_box
+        return tile.x * TILE_SIZE - left, tile.y * TILE_SIZE - top, TILE_SIZE, TILE_SIZE
+
+    def parent_box(self, span: int, margin: int = 0) -> tuple[int, int, int, int]:
+        """Left, top, width, height of the smallest box at level - span that covers this window.
+
+        `margin` adds as many pixels of that level on every side (for filters that look around).
+        """
+        left, top, width, height = self.pixel_box
+        west, north = (left >> span) - margin, (top >> span) - margin
+        east, south = -(-(left + width) >> span) + margin, -(-(top + height) >> span) + margin
+        return west, north, east - west, south - north
+
+    def parent_windows(self, span: int, margin: int = 0) -> list["Window"]:
+        """Windows of level - span under this window's pixels, clipped at the world's edge."""
+        left, top, width, height = self.parent_box(span, margin)
+        step, level = self.side * TILE_SIZE, self.level - span
+        last = -(-(1 << level) // self.side) - 1
+        return [
+            Window(level, column, row, self.side, self.halo)
+            for row in range(max(top // step, 0), min((top + height - 1) // step, last) + 1)
+            for column in range(max(left // step, 0), min((left + width - 1) // step, last) + 1)
+        ]
+
+
+def window_of(tile: Tile, side: int = 1, halo: int = 0) -> Window:
+    """The one window that holds a tile."""
+    return Window(tile.z, tile.x // side, tile.y // side, side, halo)
+
+
+def world_from_degrees(longitude: float, latitude: float) -> tuple[float, float]:
+    """World units of a point; latitudes beyond the world's edge are clamped to it."""
+    sine = math.sin(math.radians(max(-MAX_LATITUDE, min(MAX_LATITUDE, latitude))))
+    return longitude / 360 + 0.5, 0.5 - math.atanh(sine) / (2 * math.pi)
+
+
+def degrees_from_world(x: float, y: float) -> tuple[float, float]:
+    """Longitude and latitude of world units."""
+    return (x - 0.5) * 360, math.degrees(math.atan(math.sinh((0.5 - y) * 2 * math.pi)))
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Where something is, coarsely: a mask over a rectangle in world units.
+
+    `mask` (height, width), bool, covers left..right and top..bottom. It errs on the side of true.
+    A footprint that crosses the antimeridian is two of these.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    mask: NDArray[np.bool_] = field(repr=False)
+    _sums: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        height, width = self.mask.shape
+        sums = np.zeros((height + 1, width + 1), dtype=np.int64)
+        sums[1:, 1:] = self.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+        object.__setattr__(self, "_sums", sums)
+
+    def touched(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which cells of a grid overlap the footprint, shape (len(y) - 1, len(x) - 1).
+
+        `x` and `y` are the grid's borders in world units, ascending.
+        """
+        height, width = self.mask.shape
+        x0, x1 = _cells(x, self.left, self.right, width)
+        y0, y1 = _cells(y, self.top, self.bottom, height)
+        sums = self._sums
+        count = sums[y1][:, x1] - sums[y0][:, x1] - sums[y1][:, x0] + sums[y0][:, x0]
+        return np.asarray(count > 0)
+
+    def tiles(self, level: int) -> NDArray[np.int64]:
+        """Keys (see `Plan`) of the tiles of a level that overlap the footprint, ascending.
+
+        Raises OptionError for more than MAX_TILES.
+        """
+        scale = 1 << level
+        edge = 0.5 * _TOLERANCE * scale
+        columns = np.arange(
+            max(math.floor(self.left * scale + edge), 0),
+            min(math.ceil(self.right * scale - edge), scale) + 1,
+        )
+        first = max(math.floor(self.top * scale + edge), 0)
+        last = min(math.ceil(self.bottom * scale - edge), scale)
+        chunk = max(1, (1 << 22) // len(columns)) if len(columns) else 1
+        found: list[NDArray[np.int64]] = []
+        for start in range(first, last, chunk):
+            rows = np.arange(start, min(start + chunk, last) + 1)
+            row, column = np.nonzero(self.touched(columns / scale, rows / scale))
+            found.append((rows[row] << 32) | columns[column])
+            if sum(map(len, found)) > MAX_TILES:
+                raise OptionError(
+                    f"level {level} has over {MAX_TILES:,} tiles; choose coarser levels or a "
+                    "smaller area (--bounds, --aoi)"
+                )
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+    def intersection(self, other: "Footprint") -> "Footprint | None":
+        """What both cover, as finely as the finer of both; None where they are apart."""
+        left, right = max(self.left, other.left), min(self.right, other.right)
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
+        if right - left <= _TOLERANCE or bottom - top <= _TOLERANCE:
+            return None
+        cell = min(
+            min((part.right - part.left) / part.mask.shape[1] for part in (self, other)),
+            min((part.bottom - part.top) / part.mask.shape[0] for part in (self, other)),
+        )
+        x = np.linspace(left, right, 1 + min(2048, math.ceil((right - left) / cell)))
+        y = np.linspace(top, bottom, 1 + min(2048, math.ceil((bottom - top) / cell)))
+        mask = self.touched(x, y) & other.touched(x, y)
+        return Footprint(left, top, right, bottom, mask) if mask.any() else None
+
+
+def _cells(
+    borders: NDArray[np.float64], start: float, end: float, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First cell and cell after the last one, of `count` from start to end, between borders."""
+    scale = count / (end - start)
+    first = np.floor((borders[:-1] + _TOLERANCE - start) * scale).clip(0, count)
+    after = np.ceil((borders[1:] - _TOLERANCE - start) * scale).clip(0, count)
+    return first.astype(np.int64), np.maximum(first, after).astype(np.int64)
+
+
+def intersect(footprints: Sequence[Footprint], area: Sequence[Footprint]) -> tuple[Footprint, ...]:
+    """The part of the footprints inside an area; empty where the area misses them."""
+    pairs = (ours.intersection(theirs) for ours in footprints for theirs in area)
+    return tuple(part for part in pairs if part is not None)
+
+
+def bounds(footprints: Sequence[Footprint]) -> Box:
+    """Bounding box in degrees; -180 to 180 where the footprints lie on both sides of it."""
+    west, north = degrees_from_world(
+        min(part.left for part in footprints), min(part.top for part in footprints)
+    )
+    east, south = degrees_from_world(
+        max(part.right for part in footprints), max(part.bottom for part in footprints)
+    )
+    return west, south, east, north
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All tiles of a run. A tile is planned where data lies under it; so are all its ancestors.
+
+    `keys`: per level the tiles as row << 32 | column, ascending (row by row), int64.
+    """
+
+    levels: tuple[int, ...]
+    side: int
+    halo: int
+    bounds: Box
+    keys: Mapping[int, NDArray[np.int64]] = field(repr=False)
+
+    def tile_count(self, level: int) -> int:
+        """Number of planned tiles of a level."""
+        return len(self.keys[level])
+
+    def tiles(self, level: int) -> Iterator[Tile]:
+        """The planned tiles of a level, row by row."""
+        for key in self.keys[level].tolist():
+            yield Tile(key & 0xFFFFFFFF, key >> 32, level)
+
+    def window_count(self, level: int) -> int:
+        """Number of windows of a level."""
+        return len(self._window_keys(level))
+
+    def windows(self, level: int) -> Iterator[Window]:
+        """The windows of a level that hold a planned tile, row by row."""
+        for key in self._window_keys(level).tolist():
+            yield Window(level, key & 0xFFFFFFFF, key >> 32, self.side, self.halo)
+
+    def tiles_of(self, window: Window) -> list[Tile]:
+        """The planned tiles of a window, row by row; empty where the window is not planned."""
+        tiles = window.tiles()
+        keys, wanted = self.keys[window.level], [tile.y << 32 | tile.x for tile in tiles]
+        places = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
+        return [
+            tile
+            for tile, place, key in zip(tiles, places, wanted, strict=True)
+            if len(keys) and keys[place] == key
+        ]
+
+    def _window_keys(self, level: int) -> NDArray[np.int64]:
+        keys = self.keys[level]
+        rows, columns = (keys >> 32) // self.side, (keys & 0xFFFFFFFF) // self.side
+        return np.unique(rows << 32 | columns)
+
+
+def plan(
+    levels: Sequence[int],
+    footprints: Sequence[Footprint],
+    area: Sequence[Footprint] | None = None,
+    side: int = 1,
+    halo: int = 0,
+) -> Plan:
+    """Plan a run over the data's footprints, inside an area if one is given.
+
+    Raises AreaError where the area misses the data, OptionError for too many tiles.
+    """
+    covered = tuple(footprints) if area is None else intersect(footprints, area)
+    if not covered:
+        found = " .. ".join(f"{value:.5f}" for value in bounds(area or ()))
+        there = " .. ".join(f"{value:.5f}" for value in bounds(footprints))
+        raise AreaError(
+            f"the area {found} misses the scene's data at {there} "
+            "(west .. south .. east .. north, degrees); choose an area inside"
+        )
+    Window(0, 0, 0, side, halo)
+    ordered = tuple(sorted(set(levels)))
+    keys = {
+        level: np.unique(np.concatenate([part.tiles(level) for part in covered]))
+        for level in ordered
+    }
+    if sum(map(len, keys.values())) > MAX_TILES:
+        raise OptionError(
+            f"levels {ordered[0]}-{ordered[-1]} have over {MAX_TILES:,} tiles; choose coarser "
+            "levels or a smaller area (--bounds, --aoi)"
+        )
+    return Plan(ordered, side, halo, bounds(covered), keys)
