@@ -1,0 +1,127 @@
+"""ONNX Runtime: on the CPU, and on a CUDA device where `onnxruntime-gpu` is installed."""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from c2gm.runtime.backends.base import Graph, Tensors
+from c2gm.runtime.bundle import Bundle, GraphName, GraphSpec
+from c2gm.runtime.errors import BackendError, BundleError
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+def available_cores() -> int:
+    """Cores that this process may use (a container or `taskset` may allow fewer than exist)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OnnxRuntimeGraph:
+    """One graph in an inference session."""
+
+    def __init__(self, name: GraphName, session: ort.InferenceSession) -> None:
+        self._name = name
+        self._session = session
+        self._inputs = [value.name for value in session.get_inputs()]
+        self._outputs = [value.name for value in session.get_outputs()]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Compute all outputs. Raises BackendError with the library's first line."""
+        feed = {name: inputs[name] for name in self._inputs}
+        try:
+            results: list[NDArray[Any]] = self._session.run(self._outputs, feed)
+        except Exception as error:  # the library's exceptions share no base class of their own
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
+            raise BackendError(
+                f"ONNX Runtime failed in graph {self._name!r} ({_first_line(error)}) with {shapes};"
+                " try a smaller --batch or --window"
+            ) from error
+        return dict(zip(self._outputs, results, strict=True))
+
+
+class OnnxRuntimeBackend:
+    """Sessions of one bundle; deterministic, one graph at a time, all cores inside an operator."""
+
+    def __init__(self, bundle: Bundle, name: str, provider: str) -> None:
+        self.name = name
+        self._bundle = bundle
+        self._provider = provider
+        self._cores = available_cores()
+
+    @classmethod
+    def cpu(cls, bundle: Bundle) -> "OnnxRuntimeBackend":
+        """On the CPU, with as many threads as the process may use cores."""
+        return cls(bundle, "onnxruntime", _CPU)
+
+    @classmethod
+    def cuda(cls, bundle: Bundle) -> "OnnxRuntimeBackend":
+        """On the first CUDA device. Raises BackendError where the provider is not installed."""
+        if _CUDA not in ort.get_available_providers():
+            raise BackendError(
+                "backend 'cuda' needs onnxruntime-gpu, this is onnxruntime "
+                f"{ort.__version__} without CUDA; run `pip uninstall onnxruntime` and then "
+                "`pip install onnxruntime-gpu`, or choose --backend onnxruntime"
+            )
+        return cls(bundle, "cuda", _CUDA)
+
+    def load(self, graph: GraphName) -> Graph:
+        """Open a session for a graph and compare its interface with the manifest.
+
+        Raises BundleError for a graph that is broken or not what the manifest says, BackendError
+        where the library puts it on another device than the one asked for.
+        """
+        path = self._bundle.graph_path(graph)
+        try:
+            session = ort.InferenceSession(path, self._options(), providers=[self._provider])
+        except Exception as error:  # the library's exceptions share no base class of their own
+            raise BundleError(
+                f"{path} cannot be loaded ({_first_line(error)}); export the bundle again"
+            ) from error
+        if self._provider not in session.get_providers():
+            raise BackendError(
+                f"backend {self.name!r}: ONNX Runtime fell back to "
+                f"{', '.join(session.get_providers())}; check driver and CUDA libraries, or choose "
+                "--backend onnxruntime"
+            )
+        _check_interface(path, session, self._bundle.manifest.graphs[graph])
+        return OnnxRuntimeGraph(graph, session)
+
+    def describe(self) -> str:
+        """Library, version and device."""
+        device = "CUDA" if self._provider == _CUDA else f"CPU, {self._cores} threads"
+        return f"ONNX Runtime {ort.__version__} on {device}"
+
+    def _options(self) -> ort.SessionOptions:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._cores
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        # Threads that spin between graphs would take the cores of scene reading and PNG encoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+
+def _check_interface(path: Path, session: ort.InferenceSession, spec: GraphSpec) -> None:
+    for what, found, expected in (
+        ("inputs", session.get_inputs(), spec.inputs),
+        ("outputs", session.get_outputs(), spec.outputs),
+    ):
+        names = sorted(cast(str, value.name) for value in found)
+        if names != sorted(tensor.name for tensor in expected):
+            raise BundleError(
+                f"{path} has the {what} {names}, the manifest says "
+                f"{sorted(tensor.name for tensor in expected)}; export the bundle again"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,87 @@
+"""Slots and buckets: which window sits in which row of the batch (pure, no pixels).
+
+A batch is a fixed number of rows. A window is admitted to a free row, keeps its own step counter
+there, and leaves when it is finished, so that windows of any progress run side by side.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+BUCKETS: tuple[int, ...] = (1, 2, 4, 8, 16)
+"""Batch sizes that a backend is run at; a graph on a GPU is built for exactly these."""
+
+
+@dataclass(slots=True)
+class Slot(Generic[T]):
+    """An occupied row: what sits in it, steps done, and steps in a row that changed little."""
+
+    row: int
+    item: T
+    steps_done: int = 0
+    calm_steps: int = 0
+
+
+def bucket_of(rows: int, buckets: Sequence[int] = BUCKETS) -> int:
+    """The smallest bucket that holds so many rows. Raises ValueError where none does."""
+    for bucket in sorted(buckets):
+        if rows <= bucket:
+            return bucket
+    raise ValueError(f"{rows} rows, expected at most {max(buckets)}")
+
+
+class Slots(Generic[T]):
+    """The rows of one batch; items are admitted to the lowest free row."""
+
+    def __init__(
+        self, capacity: int, buckets: Sequence[int] = BUCKETS, *, fixed_bucket: bool = True
+    ) -> None:
+        """`fixed_bucket`: always run the bucket of `capacity`, so that the arithmetic of a row
+        never depends on how full the batch is; otherwise the smallest that holds the rows in use.
+        Raises ValueError for a capacity below 1 or above the largest bucket.
+        """
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}, expected at least 1")
+        self.capacity = capacity
+        self.largest_bucket = bucket_of(capacity, buckets)
+        self._buckets = tuple(sorted(buckets))
+        self._fixed = fixed_bucket
+        self._rows: list[Slot[T] | None] = [None] * capacity
+
+    def __len__(self) -> int:
+        return sum(slot is not None for slot in self._rows)
+
+    def __iter__(self) -> Iterator[Slot[T]]:
+        """Occupied slots in row order."""
+        return iter([slot for slot in self._rows if slot is not None])
+
+    @property
+    def free(self) -> int:
+        """Number of free rows."""
+        return self.capacity - len(self)
+
+    @property
+    def bucket(self) -> int:
+        """Batch size to run now; rows are never moved, so it covers the highest one in use."""
+        if self._fixed:
+            return self.largest_bucket
+        used = [slot.row for slot in self]
+        return bucket_of(used[-1] + 1 if used else 1, self._buckets)
+
+    def admit(self, item: T) -> Slot[T]:
+        """Give an item the lowest free row. Raises ValueError if there is none."""
+        for row, slot in enumerate(self._rows):
+            if slot is None:
+                self._rows[row] = admitted = Slot(row, item)
+                return admitted
+        raise ValueError(f"all {self.capacity} rows are in use")
+
+    def retire(self, row: int) -> T:
+        """Free a row and give back its item. Raises ValueError if it is free already."""
+        slot = self._rows[row]
+        if slot is None:
+            raise ValueError(f"row {row} is free")
+        self._rows[row] = None
+        return slot.item
