@@ -107,12 +107,12 @@ class SGDM(nn.Module):
         `has_reference` (b), 0 or 1: where it is 0 the reference's content plays no part.
         """
         reference = reference * has_reference.to(reference.dtype)[:, None, None, None]
-        features = self.sf_adapter(self.mf_encoder(imagery, reference))
+        feature_0, feature_1, feature_2 = self.sf_adapter(self.mf_encoder(imagery, reference))
         if self.reference_encoder is None:
-            latent = features[0][:, :0]
+            reference_latent = feature_0[:, :0]
         else:
-            latent = self.reference_encoder(reference)
-        return Condition(*features, latent)
+            reference_latent = self.reference_encoder(reference)
+        return Condition(feature_0, feature_1, feature_2, reference_latent)
 
     def denoise(
         self,
