@@ -1,4 +1,4 @@
-"""Tiles, windows and the plan of a run: pure geometry of the web-mercator quadtree, no input/output.
+"""Tiles, windows and the plan of a run: pure geometry of the quadtree, no input or output.
 
 Two coordinate systems. *World units*: the square web-mercator world, x east and y south, both from
 0 to 1 from its north-west corner; the borders of tiles are exact in floating point there. *Level
