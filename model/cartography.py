@@ -46,6 +46,7 @@ BLOCK = 512
 _CACHED_BLOCKS = 32
 _HALF_WORLD_M = np.pi * 6378137.0
 _CUT_LEVEL = 14  # vector tiles cut objects at the tile borders of this level
+_CRACK_M = 0.5  # and may leave cracks as wide as this
 _BLOCK_LEVEL = 14  # at this level buildings are drawn as blocks, above as built-up ground
 _MANY_POINTS = 400  # geometries with more are clipped to a block before they are drawn
 
@@ -70,6 +71,7 @@ class Cartographer:
         self._map = vector_map
         self._strata: dict[int, list[_Stratum]] = {}
         self._merged: dict[AreaRule, Geometries] = {}
+        self._whole_buildings: Geometries | None = None
         self._built_up: Geometries | None = None
         self._blocks: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()
 
@@ -142,7 +144,8 @@ class Cartographer:
 
     def _areas(self, rule: AreaRule, level: int) -> Geometries:
         if rule not in self._merged:
-            self._merged[rule] = generalise.merge(polygons(self._select(rule.layer, rule.kinds)))
+            parts = polygons(self._select(rule.layer, rule.kinds))
+            self._merged[rule] = generalise.mend(parts, _CRACK_M)
         parts = _to_pixels(self._merged[rule], level)
         return generalise.generalise_areas(parts, rule, level)
 
@@ -163,9 +166,13 @@ class Cartographer:
         return casings + fills
 
     def _all_buildings(self, level: int) -> Geometries:
-        if "building" not in self._map:
-            return np.empty(0, dtype=object)
-        return _to_pixels(polygons(self._map["building"].geometry), level)
+        if self._whole_buildings is None:
+            layer = self._map.get("building")
+            parts = np.empty(0, dtype=object) if layer is None else polygons(layer.geometry)
+            grid = 2 * _HALF_WORLD_M / 2**_CUT_LEVEL
+            whole = generalise.mend_buildings(parts, grid, _HALF_WORLD_M, _CRACK_M)
+            self._whole_buildings = whole
+        return _to_pixels(self._whole_buildings, level)
 
     def _blocks_of_buildings(self) -> Geometries:
         """Blocks at _BLOCK_LEVEL, in its pixels; coarser levels are made from them as well."""
@@ -187,8 +194,7 @@ class Cartographer:
             blocks = self._blocks_of_buildings()
             yield _fill(blocks[shapely.area(blocks) >= 5.0], "block")
         elif level >= style.BUILDINGS.level:
-            grid = TILE * 2.0 ** (level - _CUT_LEVEL)
-            parts = generalise.mend_buildings(self._all_buildings(level), grid)
+            parts = self._all_buildings(level)
             parts = parts[shapely.area(parts) >= style.BUILDINGS.smallest]
             parts = shapely.simplify(parts, 0.3)
             yield _fill(parts, "building")
@@ -200,7 +206,8 @@ def _to_pixels(geometry: Geometries, level: int) -> Geometries:
     scale = TILE * 2**level / (2 * _HALF_WORLD_M)
     origin = np.array([-_HALF_WORLD_M, _HALF_WORLD_M])
     factor = np.array([scale, -scale])
-    return shapely.transform(geometry, lambda xy: (xy - origin) * factor)
+    moved: Geometries = shapely.transform(geometry, lambda xy: (xy - origin) * factor)
+    return moved
 
 
 def _paint(colour: str, width: float | None = None) -> skia.Paint:

@@ -17,22 +17,24 @@ def merge(parts: Geometries) -> Geometries:
     return polygons(np.array([shapely.union_all(parts)], dtype=object)) if len(parts) else parts
 
 
+def mend(parts: Geometries, crack: float) -> Geometries:
+    """Union of polygons with cracks narrower than `crack` closed; corners stay sharp."""
+    return swell(merge(swell(parts, crack / 2, "mitre")), -crack / 2, "mitre")
+
+
 def swell(parts: Geometries, distance: float, join: str = "round") -> Geometries:
     """Every polygon grown (or shrunk) by `distance`, each on its own, empty ones left out."""
     return polygons(shapely.buffer(parts, distance, quad_segs=3, join_style=join))
 
 
 def generalise_areas(parts: Geometries, rule: AreaRule, level: int) -> Geometries:
-    """Calm areas of one class from the disjoint polygons of that class."""
+    """Calm areas of one class from the mended polygons of that class."""
     if not len(parts):
         return parts
     if level < rule.detailed:
         parts = shapely.simplify(parts, _TOLERANCE)
         parts = swell(merge(swell(polygons(parts), rule.close)), -rule.close - rule.open)
         parts = swell(parts, rule.open) if rule.open else parts
-    else:
-        # Only closes the cracks left by former tile borders; corners stay sharp.
-        parts = swell(merge(swell(parts, 0.3, "mitre")), -0.3, "mitre")
     parts = parts[shapely.area(parts) >= rule.smallest]
     return polygons(shapely.simplify(fill_holes(parts, rule.smallest), _TOLERANCE))
 
@@ -67,7 +69,8 @@ def generalise_lines(parts: Geometries, rule: LineRule, level: int) -> Geometrie
     length = shapely.length(merged)
     speck = (loose == 2) & (length < 4 * rule.shortest)
     stub = (loose == 1) & (length < rule.shortest)
-    return shapely.simplify(merged[~(speck | stub)], _TOLERANCE)
+    kept: Geometries = shapely.simplify(merged[~(speck | stub)], _TOLERANCE)
+    return kept
 
 
 def thin_bundles(parts: Geometries, apart: float) -> Geometries:
@@ -91,22 +94,22 @@ def _join(parts: Geometries) -> Geometries:
     return lines(np.array([shapely.line_merge(shapely.multilinestrings(parts))], dtype=object))
 
 
-def mend_buildings(parts: Geometries, grid_px: float) -> Geometries:
-    """Buildings as they were before they were cut at the lines of a grid of pitch `grid_px`."""
+def mend_buildings(parts: Geometries, grid: float, origin: float, crack: float) -> Geometries:
+    """Buildings as they were before they were cut at grid lines `origin + k * grid`."""
     if not len(parts):
         return parts
-    bounds = shapely.bounds(parts)
-    near = np.abs(bounds - np.round(bounds / grid_px) * grid_px).min(axis=1) < 0.2
-    mended = swell(merge(swell(parts[near], 0.1, "mitre")), -0.1, "mitre")
-    return np.concatenate([parts[~near], mended])
+    bounds = (shapely.bounds(parts) - origin) / grid
+    near = (np.abs(bounds - np.round(bounds)) * grid).min(axis=1) < crack
+    return np.concatenate([parts[~near], mend(parts[near], crack)])
 
 
 def building_blocks(parts: Geometries, close: float, open_: float, smallest: float) -> Geometries:
     """Built-up blocks: buildings less than `2 * close` apart grown together, specks left out."""
     if not len(parts):
         return parts
-    grown = shapely.buffer(parts, close, quad_segs=1, join_style="mitre")
-    blocks = swell(merge(polygons(grown)), -close - open_, "mitre")
+    plain = shapely.simplify(parts, _TOLERANCE)
+    grown = shapely.buffer(plain, close, quad_segs=1, join_style="mitre")
+    blocks = swell(merge(grown), -close - open_, "mitre")
     blocks = swell(blocks, open_, "mitre")
     blocks = blocks[shapely.area(blocks) >= smallest]
     return polygons(shapely.simplify(fill_holes(blocks, 2 * smallest), _TOLERANCE))

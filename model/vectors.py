@@ -179,4 +179,7 @@ def _of_type(
 ) -> NDArray[np.object_]:
     # Twice: collections may hold multi-part geometries.
     parts = shapely.get_parts(shapely.get_parts(np.atleast_1d(np.asarray(geometry, dtype=object))))
-    return parts[(shapely.get_type_id(parts) == wanted) & ~shapely.is_empty(parts)]
+    chosen: NDArray[np.object_] = parts[
+        (shapely.get_type_id(parts) == wanted) & ~shapely.is_empty(parts)
+    ]
+    return chosen
