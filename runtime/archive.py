@@ -1,21 +1,18 @@
 """The MBTiles file of a run with its ledger: every commit is whole, every run can go on.
 
 A run writes `NAME.mbtiles.partial` (SQLite in WAL mode, synchronous=FULL). The tiles of a window
-and its rows of the ledger enter in one transaction, so that what the ledger lists is there, whatever
-happens. `finish` checks every planned tile, takes the ledger out and renames the file. The
-connection holds SQLite's exclusive lock: a second run on the same output is refused.
+and its rows of the ledger enter in one transaction: what the ledger lists is there after any crash.
+`finish` checks every planned tile, takes the ledger out and renames the file. The connection holds
+SQLite's exclusive lock: a second run on the same output is refused.
 """
 
-import errno
 import hashlib
 import io
-import json
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,39 +21,23 @@ import numpy as np
 from mercantile import Tile
 from PIL import Image
 
-from c2gm.runtime.errors import DiskFullError, OutputError
+from c2gm.runtime.errors import OutputError
 from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.mbtiles import (
+    Metadata,
+    UnusablePartial,
+    connect,
+    has_ledger,
+    metadata_rows,
+    tms_address,
+    transaction,
+    translated,
+)
 from c2gm.runtime.pixels import Picture
 
-APPLICATION_ID = 0x4D504258
-"""SQLite application id of MBTiles ("MPBX")."""
-
-MBTILES_VERSION = "1.3"
 PNG_COMPRESSION = 6
 """zlib level; on map tiles 9 saves 2 % and takes three times as long."""
-
-_TABLES = (
-    "CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE tiles (zoom_level INTEGER NOT NULL, tile_column INTEGER NOT NULL,
-    tile_row INTEGER NOT NULL, tile_data BLOB NOT NULL)""",
-    "CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)",
-    # One row a planned tile; sha256 is null for a tile that turned out to hold no data.
-    """CREATE TABLE c2gm_ledger (window TEXT NOT NULL, zoom_level INTEGER NOT NULL,
-    tile_column INTEGER NOT NULL, tile_row INTEGER NOT NULL, sha256 TEXT,
-    PRIMARY KEY (zoom_level, tile_column, tile_row)) WITHOUT ROWID""",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What the file says about itself. `c2gm` holds JSON values: model, seed, versions ..."""
-
-    name: str
-    attribution: str
-    description: str
-    version: str
-    c2gm: Mapping[str, object] = field(default_factory=dict)
 
 
 def encode_tile(picture: Picture) -> bytes | None:
@@ -118,21 +99,21 @@ class Archive:
         finishes) and to drop a foreign or damaged partial file. Raises OutputError, DiskFullError.
         """
         check_output(output, overwrite)
-        rows = _metadata_rows(plan, metadata, fingerprint)
+        rows = metadata_rows(plan, metadata, fingerprint)
         partial = partial_path(output)
         try:
-            connection = _connect(partial, rows)
-        except _UnusablePartial:
+            connection = connect(partial, rows)
+        except UnusablePartial:
             if not overwrite:
                 raise
             _remove(partial)
-            connection = _connect(partial, rows)
+            connection = connect(partial, rows)
         return cls(output, connection, plan)
 
     def done(self) -> frozenset[str]:
         """Keys of the windows whose tiles are all in the file."""
         with self._locked():
-            if not _has_ledger(self._connection):  # a run that ended between finish and rename
+            if not has_ledger(self._connection):  # a run that ended between finish and rename
                 plan = self._plan
                 return frozenset(w.key for level in plan.levels for w in plan.windows(level))
             rows = self._connection.execute("SELECT DISTINCT window FROM c2gm_ledger")
@@ -143,7 +124,7 @@ class Archive:
         with self._locked():
             row = self._connection.execute(
                 "SELECT tile_data FROM tiles WHERE zoom_level=? AND tile_column=? AND tile_row=?",
-                _tms(tile),
+                tms_address(tile),
             ).fetchone()
         return None if row is None else bytes(row[0])
 
@@ -156,11 +137,13 @@ class Archive:
         planned = self._plan.tiles_of(window)
         if not planned or sorted(tile for tile, _ in tiles) != sorted(planned):
             raise ValueError(f"window {window.key} holds {planned}, got {[t for t, _ in tiles]}")
-        ledger = [(window.key, *_tms(t), d and hashlib.sha256(d).hexdigest()) for t, d in tiles]
-        with self._locked(), _transaction(self._connection):
+        ledger = [
+            (window.key, *tms_address(t), d and hashlib.sha256(d).hexdigest()) for t, d in tiles
+        ]
+        with self._locked(), transaction(self._connection):
             self._connection.executemany(
                 "INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?)",
-                [(*_tms(tile), data) for tile, data in tiles if data is not None],
+                [(*tms_address(tile), data) for tile, data in tiles if data is not None],
             )
             self._connection.executemany(
                 "INSERT OR REPLACE INTO c2gm_ledger VALUES (?, ?, ?, ?, ?)", ledger
@@ -173,9 +156,9 @@ class Archive:
         the same command makes it anew. Raises DiskFullError.
         """
         with self._locked():
-            if _has_ledger(self._connection):
+            if has_ledger(self._connection):
                 self._verify()
-                with _transaction(self._connection):
+                with transaction(self._connection):
                     self._connection.execute("DROP TABLE c2gm_ledger")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
@@ -217,7 +200,7 @@ class Archive:
                 )
         damaged = [window for window, whole in self._check_tiles() if not whole]
         if damaged:
-            with _transaction(self._connection):
+            with transaction(self._connection):
                 self._connection.executemany(
                     "DELETE FROM c2gm_ledger WHERE window=?", [(window,) for window in damaged]
                 )
@@ -245,7 +228,7 @@ class Archive:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._lock, _translated(self.partial):
+        with self._lock, translated(self.partial):
             yield
 
 
@@ -266,133 +249,8 @@ def check_output(output: Path, overwrite: bool = False) -> None:
         raise OutputError(f"{output.parent} cannot be written; give --output in another folder")
 
 
-class _UnusablePartial(OutputError):
-    """A partial file that this run cannot go on with, and that --overwrite may drop."""
-
-
-def _connect(partial: Path, rows: Mapping[str, str]) -> sqlite3.Connection:
-    with _translated(partial):
-        connection = sqlite3.connect(
-            partial, timeout=0, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            with _transaction(connection):
-                _begin(partial, connection, rows)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-def _begin(partial: Path, connection: sqlite3.Connection, rows: Mapping[str, str]) -> None:
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if tables:
-        found = (
-            dict(connection.execute("SELECT name, value FROM metadata"))
-            if "metadata" in tables
-            else {}
-        )
-        _check_fingerprint(partial, found.get("c2gm_fingerprint"), rows["c2gm_fingerprint"])
-    else:
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        for statement in _TABLES:
-            connection.execute(statement)
-    connection.executemany("INSERT OR REPLACE INTO metadata VALUES (?, ?)", rows.items())
-
-
-def _check_fingerprint(partial: Path, found: str | None, expected: str) -> None:
-    try:
-        theirs = json.loads(found or "")
-    except ValueError:
-        theirs = None
-    if not isinstance(theirs, dict):
-        raise _UnusablePartial(
-            f"{partial} was not written by c2gm-infer; delete it, or start anew with --overwrite"
-        )
-    ours = json.loads(expected)
-    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-    if differing:
-        what = "; ".join(
-            f"{name} was {theirs.get(name)!s:.60}, now {ours.get(name)!s:.60}" for name in differing
-        )
-        raise _UnusablePartial(
-            f"{partial} was begun by another run ({what}); run that command to finish it, or "
-            "start anew with --overwrite"
-        )
-
-
-def _metadata_rows(
-    plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]
-) -> dict[str, str]:
-    west, south, east, north = plan.bounds
-    return {
-        "name": metadata.name,
-        "format": "png",
-        "type": "baselayer",
-        "version": metadata.version,
-        "description": metadata.description,
-        "attribution": metadata.attribution,
-        "bounds": f"{west:.8f},{south:.8f},{east:.8f},{north:.8f}",
-        "center": f"{(west + east) / 2:.8f},{(south + north) / 2:.8f},{plan.levels[0]}",
-        "minzoom": str(plan.levels[0]),
-        "maxzoom": str(plan.levels[-1]),
-        "c2gm": json.dumps(dict(metadata.c2gm), sort_keys=True),
-        "c2gm_fingerprint": json.dumps(dict(fingerprint), sort_keys=True),
-    }
-
-
-def _tms(tile: Tile) -> tuple[int, int, int]:
-    """Zoom, column, row as MBTiles counts them: rows from the south (TMS)."""
-    return tile.z, tile.x, (1 << tile.z) - 1 - tile.y
-
-
-def _has_ledger(connection: sqlite3.Connection) -> bool:
-    query = "SELECT 1 FROM sqlite_master WHERE name='c2gm_ledger'"
-    return connection.execute(query).fetchone() is not None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and the file system into ours."""
-    full = f"no space left for {path}; free some and run the same command again, it goes on"
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFullError(full) from None
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise OutputError(
-                f"another run is writing {path}; wait for it, or give another --output"
-            ) from None
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _UnusablePartial(
-                f"{path} is damaged ({error}); delete it, or start anew with --overwrite"
-            ) from None
-        raise OutputError(f"{path} cannot be written ({error}); check folder and disk") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(full) from None
-        raise OutputError(f"{path} cannot be written ({error}); check folder and disk") from None
-
-
 def _remove(partial: Path) -> None:
-    with _translated(partial):
+    with translated(partial):
         for suffix in ("-wal", "-shm", "-journal", ""):
             partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from c2gm.runtime.grid import Box, Footprint
+from c2gm.runtime.footprint import Box, Footprint
 from c2gm.runtime.pixels import Picture
 
 
