@@ -1,0 +1,151 @@
+"""`c2gm-train`, `c2gm-eval`, `c2gm-dataset`: parse, call, report."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from c2gm.model.config import PRESETS
+from c2gm.runtime.errors import C2GMError
+
+TRAIN_EXAMPLES = """
+Examples (the shipped `nano` was made so):
+
+  c2gm-train autoencoder --dataset runs/dataset --run runs/ae --steps 6000 --learning-rate 1.5e-3
+
+  c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors --run runs/sgdm
+
+  c2gm-train sgdm --dataset runs/dataset --initial runs/sgdm/sgdm.safetensors \\
+      --references degraded --run runs/sgdm2
+
+Stop with Ctrl-C at any time: the same command goes on where it stopped. Several GPUs:
+accelerate launch --module c2gm.model.cli sgdm ...
+"""
+
+train = typer.Typer(
+    help="Train a C2GM model: the autoencoder first, then the diffusion model.",
+    epilog=TRAIN_EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def run_command(program: str, command: Callable[[], Any]) -> None:
+    """Run a typer command; a C2GMError becomes one line and its exit code."""
+    try:
+        command()
+    except C2GMError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print(f"{program}: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+Dataset = Annotated[Path, typer.Option(help="Folder written by c2gm-dataset build.")]
+Run = Annotated[Path, typer.Option(help="Folder of this run: checkpoints, log, picture sheets.")]
+Preset = Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")]
+Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
+BatchSize = Annotated[int, typer.Option(help="Windows a step (and process).")]
+LearningRate = Annotated[float, typer.Option(help="AdamW's learning rate on the plateau.")]
+Initial = Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors).")]
+Workers = Annotated[int, typer.Option(help="Data loading processes.")]
+Seed = Annotated[int, typer.Option(help="Seed of data order, noise and initial weights.")]
+Precision = Annotated[str, typer.Option(help="Autocast: no, bf16 or fp16.")]
+DecayShare = Annotated[float, typer.Option(help="Last share of the run that lowers the rate.")]
+Minutes = Annotated[float, typer.Option(help="Minutes between two of them.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
+
+
+def _train(values: dict[str, Any]) -> None:
+    import torch
+
+    from c2gm.model.train import Trainer, TrainOptions
+    from c2gm.model.train_stages import AutoencoderStage, SGDMStage
+
+    known = {field.name for field in fields(TrainOptions)}
+    options = TrainOptions(**{k: v for k, v in values.items() if k in known})
+    if options.preset not in PRESETS:
+        raise typer.BadParameter(f"preset {options.preset!r}; choose from {', '.join(PRESETS)}")
+    torch.manual_seed(options.seed)
+    stage = AutoencoderStage if options.stage == "autoencoder" else SGDMStage
+    print(f"weights: {Trainer(stage(options), options).run()}")
+
+
+@train.command("autoencoder")
+def train_autoencoder(
+    dataset: Dataset,
+    run: Run,
+    preset: Preset = "nano",
+    steps: Steps = 6_000,
+    batch: BatchSize = 16,
+    learning_rate: LearningRate = 1.5e-3,
+    decay_share: DecayShare = 0.4,
+    initial: Initial = None,
+    mixed_precision: Precision = "bf16",
+    compile: Compile = False,
+    workers: Workers = 1,
+    checkpoint_minutes: Minutes = 5.0,
+    validate_minutes: Minutes = 10.0,
+    seed: Seed = 0,
+) -> None:
+    """Train the light autoencoder on map tiles."""
+    _train({"stage": "autoencoder", "weight_decay": 0.0} | locals())
+
+
+@train.command("sgdm")
+def train_sgdm(
+    dataset: Dataset,
+    run: Run,
+    preset: Preset = "nano",
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Trained autoencoder (.safetensors).")
+    ] = None,
+    initial: Initial = None,
+    references: Annotated[
+        str, typer.Option(help="true (stage 1) or degraded as generation degrades (stage 2).")
+    ] = "true",
+    no_reference_share: Annotated[
+        float, typer.Option(help="Share of samples without a reference.")
+    ] = 0.2,
+    loss: Annotated[str, typer.Option(help="l2 (eq. 19) or l1 (the authors' code).")] = "l2",
+    steps: Steps = 20_000,
+    batch: BatchSize = 16,
+    learning_rate: LearningRate = 3e-4,
+    decay_share: DecayShare = 0.25,
+    mixed_precision: Precision = "bf16",
+    compile: Compile = False,
+    workers: Workers = 1,
+    checkpoint_minutes: Minutes = 5.0,
+    validate_minutes: Minutes = 20.0,
+    seed: Seed = 0,
+) -> None:
+    """Train the scale-guided diffusion model (eq. 19)."""
+    _train({"stage": "sgdm"} | locals())
+
+
+def train_main() -> None:
+    """Entry point of `c2gm-train`."""
+    run_command("c2gm-train", train)
+
+
+def dataset_main() -> None:
+    """Entry point of `c2gm-dataset`."""
+    from c2gm.model.dataset_cli import app
+
+    run_command("c2gm-dataset", app)
+
+
+def eval_main() -> None:
+    """Entry point of `c2gm-eval`."""
+    from c2gm.model.evaluate_cli import app
+
+    run_command("c2gm-eval", app)
+
+
+if __name__ == "__main__":
+    train_main()

@@ -1,0 +1,261 @@
+"""The training loop: AdamW, EMA, bf16 autocast, resumable checkpoints, progress, validation.
+
+What is trained stands in `train_stages.py`; this file knows only a module whose forward is a loss.
+accelerate underneath: the same loop runs on a CPU, a GPU, or several (`accelerate launch`).
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from c2gm.runtime.errors import OptionError, OutputError
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `c2gm-train`; a flag of the command line is a field's name.
+
+    `steps` counts optimiser steps. The learning rate rises over `warmup_steps`, stays, and falls
+    linearly to zero over the last `decay_share` of the run, so that a run can be prolonged by
+    resuming it with more steps before its decay has begun.
+    """
+
+    stage: Literal["autoencoder", "sgdm"]
+    dataset: Path
+    run: Path
+    preset: str = "nano"
+    autoencoder: Path | None = None
+    initial: Path | None = None
+    steps: int = 10_000
+    batch: int = 16
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    decay_share: float = 0.25
+    ema_decay: float = 0.999
+    gradient_clip: float = 1.0
+    no_reference_share: float = 0.2
+    references: Literal["true", "degraded"] = "true"
+    loss: Literal["l2", "l1"] = "l2"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    compile: bool = False
+    workers: int = 1
+    checkpoint_minutes: float = 5.0
+    validate_minutes: float = 20.0
+    log_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "log_every"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)}, need >= 1")
+        if not 0.0 <= self.decay_share <= 1.0:
+            raise OptionError(f"--decay-share is {self.decay_share}, expected 0 to 1")
+
+
+class Stage(Protocol):
+    """What the loop asks of the thing that is trained."""
+
+    module: nn.Module
+    """Trainable module whose `forward(batch)` returns the scalar loss."""
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Training batches from a step on: the same step yields the same batch."""
+        ...
+
+    def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
+        """Last touch on the averaged weights before they are saved as final."""
+        ...
+
+    def validate(self, module: nn.Module, sheet: Path) -> dict[str, float]:
+        """Scores of the averaged weights, and a picture sheet written to `sheet`."""
+        ...
+
+    def save_weights(self, module: nn.Module, path: Path) -> None:
+        """Write weights (safetensors) that export and later stages read."""
+        ...
+
+
+def learning_rate_factor(step: int, options: TrainOptions) -> float:
+    """Warm-up, plateau, linear decay to zero; `step` counts from 0."""
+    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    decay_steps = options.decay_share * options.steps
+    left = (options.steps - step) / decay_steps if decay_steps > 0 else 1.0
+    return warm * max(0.0, min(1.0, left))
+
+
+def _averaging(decay: float) -> Any:
+    """EMA whose decay rises with the number of updates, so that early averages are not stale."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        n = float(count)
+        return averaged.lerp(current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return average
+
+
+class Trainer:
+    """Runs a stage to its last step, or to Ctrl-C, with a checkpoint either way."""
+
+    def __init__(self, stage: Stage, options: TrainOptions) -> None:
+        self.stage, self.options = stage, options
+        self.accelerator = Accelerator(
+            mixed_precision=None if options.mixed_precision == "no" else options.mixed_precision,
+            cpu=not torch.cuda.is_available(),
+        )
+        trainable = [p for p in stage.module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(
+            stage.module, avg_fn=_averaging(options.ema_decay), use_buffers=True
+        ).to(self.accelerator.device)
+        self.average.requires_grad_(False).eval()
+        self.model, self.optimizer = self.accelerator.prepare(stage.module, optimizer)
+        self.step = 0
+        self.seconds = 0.0
+        self._resume()
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.options.run / "checkpoint.pt"
+
+    def _raw(self) -> nn.Module:
+        module = self.accelerator.unwrap_model(self.model)
+        assert isinstance(module, nn.Module)
+        return module
+
+    def _resume(self) -> None:
+        if not self._checkpoint.is_file():
+            return
+        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        if state["stage"] != self.options.stage or state["preset"] != self.options.preset:
+            raise OptionError(
+                f"{self._checkpoint} is of stage {state['stage']} and preset {state['preset']}, "
+                f"asked for {self.options.stage} and {self.options.preset}; use another --run"
+            )
+        self._raw().load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self._say(f"resumed at step {self.step}")
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        part = self._checkpoint.with_suffix(".part")
+        try:
+            torch.save(
+                {
+                    "stage": self.options.stage,
+                    "preset": self.options.preset,
+                    "model": self._raw().state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "seconds": self.seconds,
+                },
+                part,
+            )
+            os.replace(part, self._checkpoint)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._checkpoint}: {error}; free space") from None
+
+    def _say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            print(text, flush=True)  # noqa: T201 (the command's progress)
+
+    def _log(self, **record: float | int | str) -> None:
+        if self.accelerator.is_main_process:
+            with (self.options.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _validate(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        started = time.monotonic()
+        module = self.average.module.eval()
+        scores = self.stage.validate(module, self.options.run / f"sheet_{self.step:06d}.png")
+        self.stage.save_weights(module, self.options.run / "latest.safetensors")
+        self._log(step=self.step, **scores)
+        text = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        self._say(f"validation at step {self.step} ({time.monotonic() - started:.0f} s): {text}")
+
+    def _optimise(self, batch: Batch) -> float:
+        factor = learning_rate_factor(self.step, self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+        moved = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        with self.accelerator.autocast():
+            loss = self.forward(moved)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self._raw())
+        self.step += 1
+        return float(loss.detach())
+
+    def run(self) -> Path:
+        """Train to the last step; returns the path of the final weights (averaged).
+
+        Ctrl-C writes a checkpoint and raises KeyboardInterrupt; the same command goes on.
+        """
+        options = self.options
+        options.run.mkdir(parents=True, exist_ok=True)
+        settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+        (options.run / "options.json").write_text(json.dumps(settings, indent=1) + "\n")
+        self.model.train()
+        self.forward = torch.compile(self.model) if options.compile else self.model
+        batches = self.stage.batches(self.step)
+        started = last_check = last_validation = last_log = time.monotonic()
+        already, losses = self.seconds, list[float]()
+        try:
+            while self.step < options.steps:
+                losses.append(self._optimise(next(batches)))
+                now = time.monotonic()
+                self.seconds = already + now - started
+                if not math.isfinite(losses[-1]):
+                    raise FloatingPointError(f"the loss is {losses[-1]} at step {self.step}")
+                if self.step % options.log_every == 0 or self.step == options.steps:
+                    pace = (now - last_log) / len(losses)
+                    mean = sum(losses) / len(losses)
+                    rate = options.batch * self.accelerator.num_processes / pace
+                    left = pace * (options.steps - self.step) / 60
+                    self._log(step=self.step, loss=mean, samples_per_s=rate, seconds=self.seconds)
+                    self._say(
+                        f"step {self.step}/{options.steps}  loss {mean:.4f}  "
+                        f"{rate:.1f} samples/s  {left:.0f} min left"
+                    )
+                    last_log, losses = now, []
+                if now - last_check > 60 * options.checkpoint_minutes:
+                    self._save()
+                    last_check = time.monotonic()
+                if now - last_validation > 60 * options.validate_minutes:
+                    self._validate()
+                    last_validation = last_log = time.monotonic()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+        self.stage.finish(self.average.module, batches)
+        self._validate()
+        final = options.run / f"{options.stage}.safetensors"
+        if self.accelerator.is_main_process:
+            self.stage.save_weights(self.average.module, final)
+        return final
