@@ -162,7 +162,9 @@ class Sampler(Generic[Key]):
             buffers["previous_x0"][:bucket] = outputs["x0"]
         change = outputs["change"]
         return [
-            self._retire(slot) for slot in self.slots if self._advance(slot, float(change[slot.row]))
+            self._retire(slot)
+            for slot in self.slots
+            if self._advance(slot, float(change[slot.row]))
         ]
 
     def _advance(self, slot: "Slot[_Row[Key]]", change: float) -> bool:

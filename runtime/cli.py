@@ -1,0 +1,259 @@
+"""`c2gm-infer`: parses, calls, reports."""
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn, cast
+
+import typer
+from rich.console import Console
+
+from c2gm.runtime.backends import BACKENDS
+from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.errors import C2GMError, Interrupted, OptionError
+from c2gm.runtime.estimate import Estimate, estimate
+from c2gm.runtime.footprint import Box
+from c2gm.runtime.grid import Cascade
+from c2gm.runtime.infer import Summary, run
+from c2gm.runtime.job import WINDOW_SIDES, InferOptions
+from c2gm.runtime.progress import (
+    PlainReport,
+    ProgressReport,
+    QuietReport,
+    TerminalReport,
+    spoken_duration,
+)
+
+PROGRAM = "c2gm-infer"
+
+EPILOG = """\b
+Examples:
+  c2gm-infer --imagery town.tif --levels 10-16
+  c2gm-infer --imagery town.tif --levels 12-18 --aoi flooded.geojson --output flooded.mbtiles
+  c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
+  c2gm-infer --imagery town.tif --levels 10-16 --dry-run
+
+\b
+A run that was stopped (Ctrl-C, power cut, full disk) goes on with the same command.
+
+\b
+Exit codes:
+    0  every planned tile is in the output
+    1  a fault of c2gm itself; please report it (--debug shows where)
+    2  options that make no sense
+    3  the imagery cannot be used
+    4  the area of interest is unreadable or misses the imagery
+    5  levels that the model or the imagery does not serve
+    6  the model bundle is missing, broken or of another version
+    7  the backend is not installed or cannot run here
+    8  the output exists, cannot be written or does not verify
+    9  the disk is full
+   10  the reference map cannot be used
+  130  stopped by Ctrl-C
+"""
+
+# Typer has its own copy of click in some versions and none in others; this is the class of either.
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"c2gm {version('c2gm')}")
+        raise typer.Exit
+
+
+@app.command(epilog=EPILOG)
+def infer(
+    imagery: Annotated[Path, typer.Option(help="Scene: any raster that GDAL reads, in any CRS.")],
+    levels: Annotated[str, typer.Option(help="Map levels, as 10-16 or 10,12,14.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="MBTiles file to write. Default: the scene's name, in this folder."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model bundle (folder). Default: the shipped one.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help=f"One of auto, {', '.join(BACKENDS)}; auto is onnxruntime.")
+    ] = "auto",
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of a tile. Default: the model's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
+    cascade: Annotated[
+        str, typer.Option(help="Draw a level from the map two levels up (4x) or one (2x).")
+    ] = "4x",
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Base map (MBTiles or raster) that the first level starts from."),
+    ] = None,
+    bounds: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Only this box, in degrees.")
+    ] = None,
+    aoi: Annotated[
+        Path | None, typer.Option(help="Only inside the polygons of this GeoJSON file.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(help=f"Windows at a time, one of {', '.join(map(str, BUCKETS))}.")
+    ] = 4,
+    window: Annotated[
+        int,
+        typer.Option(
+            help=f"Tiles a side made at once, one of {', '.join(map(str, WINDOW_SIDES))}."
+        ),
+    ] = 1,
+    halo: Annotated[
+        int, typer.Option(help="Pixels around a window that are made and cut off, in steps of 32.")
+    ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show tiles, size and time; write nothing.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an internal error.")
+    ] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Turn remote-sensing imagery into a multi-level web map, offline."""
+    options = InferOptions(
+        imagery=imagery,
+        levels=levels,
+        output=output,
+        model=model,
+        backend=backend,
+        steps=steps,
+        seed=seed,
+        cascade=cast(Cascade, cascade),
+        reference=reference,
+        bounds=None if bounds is None else parse_bounds(bounds),
+        aoi=aoi,
+        batch=batch,
+        window=window,
+        halo=halo,
+        overwrite=overwrite,
+    )
+    result = estimate(options) if dry_run else run(options, _report(quiet))
+    if as_json:
+        print(json.dumps(result.as_json(), indent=1))
+    elif not quiet:
+        print(_told(result) if isinstance(result, Summary) else _foretold(result))
+
+
+def parse_bounds(text: str) -> Box:
+    """`west,south,east,north`. Raises OptionError."""
+    try:
+        west, south, east, north = map(float, text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"--bounds is {text!r}, expected west,south,east,north in degrees, as 8.5,47.3,8.6,47.4"
+        ) from None
+    return west, south, east, north
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; leaves with the documented exit code and one line for every error."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(argv, prog_name=PROGRAM, standalone_mode=False)
+    except KeyboardInterrupt:
+        _leave("stopped before anything was made", Interrupted.exit_code)
+    except C2GMError as error:
+        _leave(str(error), error.exit_code)
+    except typer.Abort:
+        _leave("stopped before anything was made", Interrupted.exit_code)
+    except _UsageError as error:
+        _leave(f"{_message(error)}; see {PROGRAM} --help", OptionError.exit_code)
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        _leave(
+            f"internal error ({type(error).__name__}: {error}); please report it with the output "
+            "of the same command and --debug",
+            C2GMError.exit_code,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: BaseException) -> str:
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return str(text).rstrip(".")
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    print(f"{PROGRAM}: error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _report(quiet: bool) -> ProgressReport:
+    if quiet:
+        return QuietReport()
+    if sys.stderr.isatty():
+        return TerminalReport(Console(stderr=True))
+    return PlainReport(sys.stderr)
+
+
+def _told(summary: Summary) -> str:
+    total = sum(summary.tiles.values())
+    resumed = f", {summary.tiles_resumed} of them before" if summary.tiles_resumed else ""
+    empty = (
+        f"; {summary.tiles_without_data} tiles without data left out"
+        if summary.tiles_without_data
+        else ""
+    )
+    lines = (
+        f"{summary.output}: {total} tiles{resumed} in {spoken_duration(summary.seconds_total)} "
+        f"({summary.tiles_per_second:.1f} tiles/s, {summary.steps_per_tile:.1f} steps a tile)"
+        f"{empty}",
+        "tiles by level: " + _by_level(summary.tiles),
+        "seconds: " + ", ".join(f"{part} {value:.1f}" for part, value in summary.seconds.items()),
+        f"model {summary.model}, {summary.backend}",
+        f"To look at it in QGIS, drag {summary.output.name} onto the map, or use Layer > Add "
+        "Layer > Add Raster Layer.",
+    )
+    return "\n".join(lines)
+
+
+def _foretold(plan: Estimate) -> str:
+    size = "not known" if plan.bytes_estimated is None else _bytes(plan.bytes_estimated)
+    time = (
+        "not known" if plan.seconds_estimated is None else spoken_duration(plan.seconds_estimated)
+    )
+    probe = (
+        f"estimated from {plan.probe_tiles} tiles of level {plan.probe_level}, just made in "
+        f"{plan.probe_seconds:.1f} s"
+        if plan.probe_tiles
+        else "no tile with data found to estimate from"
+    )
+    lines = [
+        f"{plan.output} would hold up to {sum(plan.tiles.values())} tiles",
+        "tiles by level: " + _by_level(plan.tiles),
+        f"size about {size} ({_bytes(plan.bytes_free)} free), time about {time}",
+        f"  ({probe})",
+        f"model {plan.model}, {plan.backend}",
+    ]
+    return "\n".join([f"warning: {warning}" for warning in plan.warnings] + lines)
+
+
+def _by_level(tiles: Mapping[int, int]) -> str:
+    return ", ".join(f"{level}: {count}" for level, count in tiles.items())
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

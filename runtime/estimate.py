@@ -1,0 +1,103 @@
+"""What a run would do: tiles by level, and size and time from a short probe."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+from c2gm.runtime.archive import check_output, encode_tile
+from c2gm.runtime.grid import Window
+from c2gm.runtime.job import InferOptions, Job, prepare
+from c2gm.runtime.workers import Reader, cut_tiles
+
+PROBE_SECONDS = 10.0
+"""A probe that takes longer ends before its windows are finished, and sizes stay unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A plan and a guess. `tiles`: planned, by level, those without data included.
+
+    `probe_tiles` of `probe_level` were really made (first level's way, without a reference) on this
+    machine to extrapolate `bytes_estimated` and `seconds_estimated`; None where the probe did not
+    get that far.
+    """
+
+    output: Path
+    tiles: Mapping[int, int]
+    bytes_estimated: int | None
+    seconds_estimated: float | None
+    bytes_free: int
+    probe_level: int
+    probe_tiles: int
+    probe_seconds: float
+    backend: str
+    model: str
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values for `json.dumps`."""
+        document = asdict(self)
+        document["output"] = str(self.output)
+        document["tiles"] = {str(level): count for level, count in self.tiles.items()}
+        return document
+
+
+def estimate(options: InferOptions) -> Estimate:
+    """Plan a run and make one batch of its finest tiles; nothing is written. Raises C2GMError."""
+    check_output(options.output_path, options.overwrite)
+    with prepare(options) as job:
+        tiles = {level: job.plan.tile_count(level) for level in job.plan.levels}
+        made, size, elapsed, share = _probe(job)
+        total = sum(tiles.values())
+        return Estimate(
+            output=options.output_path,
+            tiles=tiles,
+            bytes_estimated=None if size is None or not made else round(size / made * total),
+            seconds_estimated=elapsed / share / made * total if made and share else None,
+            bytes_free=shutil.disk_usage(options.output_path.absolute().parent).free,
+            probe_level=job.plan.levels[-1],
+            probe_tiles=made,
+            probe_seconds=elapsed,
+            backend=job.backend.describe(),
+            model=job.model_name,
+            warnings=job.warnings,
+        )
+
+
+def _probe(job: Job) -> tuple[int, int | None, float, float]:
+    """Tiles, their PNG bytes (None if not finished), seconds, and share of the steps done."""
+    windows = list(job.plan.windows(job.plan.levels[-1]))
+    batch = job.options.batch
+    chosen = [windows[(2 * i + 1) * len(windows) // (2 * batch)] for i in range(batch)]
+    sampler = job.sampler()
+    reader = Reader(job.scene, None, job.recipe, job.stopwatch, ahead=batch)
+    try:
+        start = perf_counter()
+        tiles = 0
+        for window in _unique(chosen):
+            reader.submit(window, {})
+            ground, sample = reader.next()
+            if sample is not None:
+                sampler.admit(sample)
+                tiles += sum(image is not None for _, image in cut_tiles(job.plan, ground, None))
+        size = steps = 0
+        while sampler.busy and perf_counter() - start < PROBE_SECONDS:
+            steps += 1
+            for out in sampler.step():
+                cut = cut_tiles(job.plan, out.key, out.picture)
+                size += sum(len(encode_tile(image) or b"") for _, image in cut if image is not None)
+        elapsed = perf_counter() - start
+    finally:
+        reader.close()
+    return (
+        tiles,
+        None if sampler.busy else size,
+        elapsed,
+        steps / job.steps if sampler.busy else 1.0,
+    )
+
+
+def _unique(windows: list[Window]) -> list[Window]:
+    return list(dict.fromkeys(windows))

@@ -1,0 +1,156 @@
+"""The job: a scene goes in, a queue of windows runs through a full batch, tiles go into a file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+from c2gm.runtime.archive import Archive, check_output, partial_path
+from c2gm.runtime.cascade import Cascade
+from c2gm.runtime.errors import Interrupted
+from c2gm.runtime.grid import Plan, Window
+from c2gm.runtime.job import InferOptions, Job, prepare
+from c2gm.runtime.pixels import Picture
+from c2gm.runtime.progress import ProgressReport
+from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
+
+PARTS = ("plan", "scene", "reference", "condition", "denoise", "decode", "encode", "archive")
+"""Parts of a run that are timed; scene, reference, encode and archive run beside the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did. `tiles`: by level, made or kept; `seconds`: by part (see `PARTS`)."""
+
+    output: Path
+    tiles: Mapping[int, int]
+    tiles_without_data: int
+    tiles_resumed: int
+    seconds: Mapping[str, float]
+    seconds_total: float
+    tiles_per_second: float
+    steps_per_tile: float
+    backend: str
+    model: str
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values for `json.dumps`, seconds rounded to milliseconds."""
+        document = asdict(self)
+        document["output"] = str(self.output)
+        document["tiles"] = {str(level): count for level, count in self.tiles.items()}
+        document["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        for name in ("seconds_total", "tiles_per_second", "steps_per_tile"):
+            document[name] = round(document[name], 3)
+        return document
+
+
+def run(options: InferOptions, progress: ProgressReport) -> Summary:
+    """Make all tiles of a run, or go on where a former one stopped.
+
+    Raises C2GMError; Interrupted after Ctrl-C, with the finished tiles kept for the next run.
+    """
+    start = perf_counter()
+    check_output(options.output_path, options.overwrite)
+    with prepare(options) as job:
+        for warning in job.warnings:
+            progress.note(f"warning: {warning}")
+        archive = Archive.open(
+            options.output_path, job.plan, job.metadata(), job.fingerprint(), options.overwrite
+        )
+        with archive:
+            try:
+                count = _generate(job, archive, progress)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"stopped; what is finished is in {partial_path(options.output_path)}, the "
+                    "same command goes on from there"
+                ) from None
+            finally:
+                progress.close()
+            with job.stopwatch.part("archive"):
+                output = archive.finish()
+    total = perf_counter() - start
+    made = sum(count.tiles.values()) - count.resumed
+    seconds = job.stopwatch.seconds
+    return Summary(
+        output=output,
+        tiles=count.tiles,
+        tiles_without_data=count.without_data,
+        tiles_resumed=count.resumed,
+        seconds={part: seconds.get(part, 0.0) for part in PARTS},
+        seconds_total=total,
+        tiles_per_second=made / total,
+        steps_per_tile=count.steps / made if made else 0.0,
+        backend=job.backend.describe(),
+        model=job.model_name,
+        warnings=job.warnings,
+    )
+
+
+@dataclass(slots=True)
+class _Count:
+    tiles: dict[int, int]
+    without_data: int = 0
+    resumed: int = 0
+    steps: int = 0
+
+    def add(self, window: Window, planned: int, made: int, steps: int) -> None:
+        self.tiles[window.level] += made
+        self.without_data += planned - made
+        self.steps += steps * made
+
+
+def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
+    """The loop: windows wait for their reference, take a row, leave it, free their children."""
+    planned, stopwatch = job.plan, job.stopwatch
+    with stopwatch.part("plan"):
+        done, count = _resume(planned, archive)
+        cascade = Cascade(planned, job.options.cascade, done)
+    total = sum(planned.tile_count(level) for level in planned.levels)
+    progress.start(total, count.resumed + count.without_data)
+    sampler = job.sampler()
+    pictures = Finished(archive)
+    reader = Reader(job.scene, job.base_map, job.recipe, stopwatch, ahead=2 * job.options.batch)
+    writer = Writer(archive, stopwatch)
+    try:
+        while len(cascade):
+            while reader.has_room and (ready := cascade.take()):
+                reader.submit(ready, pictures.under(ready, cascade.spans[ready.level]))
+                for parent in cascade.release(ready):
+                    pictures.drop(parent)
+            results: list[tuple[Ground, Picture | None, int]] = []
+            while sampler.free and len(reader):
+                ground, sample = reader.next()
+                if sample is None:
+                    results.append((ground, None, 0))
+                else:
+                    sampler.admit(sample)
+            results += [(out.key, out.picture, out.steps) for out in sampler.step()]
+            for ground, picture, steps in results:
+                window, tiles = ground.window, cut_tiles(planned, ground, picture)
+                made = {tile: image for tile, image in tiles if image is not None}
+                if cascade.has_readers(window):
+                    pictures.keep(made)
+                writer.put(window, tiles)
+                cascade.finish(window)
+                count.add(window, len(tiles), len(made), steps)
+                progress.advance(window.level, len(tiles))
+    finally:
+        reader.close()
+        writer.close()
+    writer.raise_error()
+    return count
+
+
+def _resume(planned: Plan, archive: Archive) -> tuple[list[Window], _Count]:
+    """What a former run left: its finished windows, and the count to go on with."""
+    count = _Count(dict.fromkeys(planned.levels, 0))
+    keys = archive.done()
+    done = [w for level in planned.levels for w in planned.windows(level) if w.key in keys]
+    for window in done:
+        tiles = planned.tiles_of(window)
+        made = sum(archive.get_tile(tile) is not None for tile in tiles)
+        count.add(window, len(tiles), made, steps=0)
+        count.resumed += made
+    return done, count

@@ -1,0 +1,257 @@
+"""What a run is: its options, and everything that it opens and checks before it writes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+from c2gm.runtime.area import area_of_bounds, read_area
+from c2gm.runtime.backends import open_backend
+from c2gm.runtime.backends.base import Backend
+from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
+from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
+from c2gm.runtime.footprint import Box
+from c2gm.runtime.grid import Cascade as CascadeKind
+from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
+from c2gm.runtime.levels import SPANS
+from c2gm.runtime.mbtiles import Metadata
+from c2gm.runtime.progress import Stopwatch
+from c2gm.runtime.sampler import Sampler
+from c2gm.runtime.scene import ReferenceMap, Scene
+from c2gm.runtime.workers import Ground, Recipe
+
+WINDOW_SIDES = (1, 2, 4)
+"""Tiles a side of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """What a run is asked to do; the fields are the flags of `c2gm-infer`.
+
+    `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
+    bundle folder, default the shipped one; `steps`: default the bundle's; `bounds`: west, south,
+    east, north in degrees; `window`: tiles a side; `halo`: pixels on every side.
+    """
+
+    imagery: Path
+    levels: str
+    output: Path | None = None
+    model: Path | None = None
+    backend: str = "auto"
+    steps: int | None = None
+    seed: int = 0
+    cascade: CascadeKind = "4x"
+    reference: Path | None = None
+    bounds: Box | None = None
+    aoi: Path | None = None
+    batch: int = 4
+    window: int = 1
+    halo: int = 0
+    overwrite: bool = False
+
+    @property
+    def output_path(self) -> Path:
+        """Where the result goes."""
+        return self.output or Path(self.imagery.name).with_suffix(".mbtiles")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that may begin: everything is open, nothing is written."""
+
+    options: InferOptions
+    scene: Scene
+    base_map: ReferenceMap | None
+    bundle: Bundle
+    backend: Backend
+    plan: Plan
+    steps: int
+    recipe: Recipe
+    warnings: tuple[str, ...]
+    stopwatch: Stopwatch
+
+    @property
+    def model_name(self) -> str:
+        """Model and precision, for users."""
+        return f"{self.bundle.manifest.name} ({self.bundle.manifest.precision})"
+
+    def sampler(self) -> Sampler[Ground]:
+        """The sampling loop for this run's windows."""
+        return Sampler(
+            self.bundle,
+            self.backend,
+            side=Window(0, 0, 0, self.plan.side, self.plan.halo).size,
+            batch=self.options.batch,
+            steps=self.steps,
+            stopwatch=self.stopwatch,
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """All that decides what the tiles look like, to the last bit."""
+        options = self.options
+        return {
+            "version": version("c2gm"),
+            "imagery": self.scene.fingerprint(),
+            "model": self.bundle.fingerprint,
+            "backend": self.backend.name,
+            "levels": ",".join(map(str, self.plan.levels)),
+            "steps": str(self.steps),
+            "seed": str(options.seed),
+            "cascade": options.cascade,
+            "reference": "none" if self.base_map is None else self.base_map.fingerprint(),
+            "bounds": "none" if options.bounds is None else ",".join(map(repr, options.bounds)),
+            "aoi": "none" if options.aoi is None else file_sha256(options.aoi),
+            "batch": str(options.batch),
+            "window": str(options.window),
+            "halo": str(options.halo),
+        }
+
+    def metadata(self) -> Metadata:
+        """What the output says about itself."""
+        provenance = self.bundle.manifest.provenance
+        return Metadata(
+            name=self.options.output_path.stem,
+            attribution=provenance.attribution,
+            description=(
+                f"AI-generated map, made from {self.scene.path.name} by c2gm {version('c2gm')} "
+                f"with the model {self.bundle.manifest.name}; not surveyed, check before use"
+            ),
+            version="1",
+            c2gm={
+                "version": version("c2gm"),
+                "model": self.bundle.manifest.name,
+                "model_sha256": self.bundle.fingerprint,
+                "precision": self.bundle.manifest.precision,
+                "weights": provenance.weights,
+                "licence": provenance.licence,
+                "training_data": list(provenance.training_data),
+                "imagery": self.scene.path.name,
+                "seed": self.options.seed,
+                "steps": self.steps,
+                "cascade": self.options.cascade,
+                "backend": self.backend.describe(),
+            },
+        )
+
+
+def shipped_bundle() -> Path:
+    """Folder of the bundle that comes with the package. Raises BundleError if there is none."""
+    assets = Path(str(files("c2gm.runtime").joinpath("assets")))
+    found = sorted(assets.glob("*.c2gm"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise BundleError(
+            f"expected one shipped bundle in {assets}, found {names}; install c2gm again, or give "
+            "--model"
+        )
+    return found[0]
+
+
+@contextmanager
+def prepare(options: InferOptions) -> Iterator[Job]:
+    """Open scene, bundle and backend, check that they fit, and plan. Raises C2GMError."""
+    stopwatch = Stopwatch()
+    with ExitStack() as stack:
+        levels = parse_levels(options.levels)
+        _check_options(options)
+        bundle = Bundle.read(options.model or shipped_bundle())
+        _check_levels(levels, bundle)
+        steps = bundle.manifest.default_steps if options.steps is None else options.steps
+        if not 1 <= steps <= bundle.manifest.schedule.train_timesteps:
+            raise OptionError(
+                f"--steps is {steps}, expected 1 to {bundle.manifest.schedule.train_timesteps}"
+            )
+        scene = stack.enter_context(Scene.open(options.imagery))
+        warning = scene.check_levels(levels)
+        spans, map_spans = _spans(levels, options, bundle)
+        base_map = None
+        if options.reference is not None:
+            base_map = stack.enter_context(ReferenceMap.open(options.reference))
+        with stopwatch.part("plan"):
+            area = None
+            if options.aoi is not None:
+                area = read_area(options.aoi)
+            elif options.bounds is not None:
+                area = area_of_bounds(options.bounds)
+            planned = plan(levels, scene.footprints, area, options.window, options.halo)
+        yield Job(
+            options=options,
+            scene=scene,
+            base_map=base_map,
+            bundle=bundle,
+            backend=open_backend(options.backend, bundle),
+            plan=planned,
+            steps=steps,
+            recipe=Recipe(
+                seed=options.seed,
+                latent_channels=bundle.manifest.latent_channels,
+                latent_factor=bundle.manifest.latent_factor,
+                spans=spans,
+                map_spans=map_spans,
+            ),
+            warnings=() if warning is None else (warning,),
+            stopwatch=stopwatch,
+        )
+
+
+def _check_options(options: InferOptions) -> None:
+    """Raises OptionError for values that no run can have."""
+    if options.batch not in BUCKETS:
+        raise OptionError(
+            f"--batch is {options.batch}, expected one of {', '.join(map(str, BUCKETS))}"
+        )
+    if options.window not in WINDOW_SIDES:
+        raise OptionError(
+            f"--window is {options.window}, expected one of {', '.join(map(str, WINDOW_SIDES))}"
+        )
+    if options.cascade not in get_args(CascadeKind):
+        raise OptionError(
+            f"--cascade is {options.cascade!r}, expected one of {', '.join(get_args(CascadeKind))}"
+        )
+    if options.seed < 0:
+        raise OptionError(f"--seed is {options.seed}, expected 0 or more")
+    if options.bounds is not None and options.aoi is not None:
+        raise OptionError("both --bounds and --aoi are given; choose one")
+
+
+def _check_levels(levels: Sequence[int], bundle: Bundle) -> None:
+    """Raises LevelError for levels that the model was not trained on."""
+    trained = bundle.manifest.trained_levels
+    foreign = [level for level in levels if level not in trained]
+    if foreign:
+        raise LevelError(
+            f"levels {', '.join(map(str, foreign))} are outside what the model "
+            f"{bundle.manifest.name!r} was trained on ({min(trained)}-{max(trained)}); choose "
+            "--levels among these"
+        )
+
+
+def _spans(
+    levels: Sequence[int], options: InferOptions, bundle: Bundle
+) -> tuple[dict[int, int | None], dict[int, int]]:
+    """Spans of references that the run makes itself, and of those read from the base map.
+
+    Raises BundleError where the model has no prompt for one, ReferenceMapError where a base map
+    can be used at no level.
+    """
+    spans: dict[int, int | None] = {}
+    map_spans: dict[int, int] = {}
+    for level in levels:
+        found = reference_level(level, levels, options.cascade)
+        spans[level] = None if found is None else found[1]
+        for span in {None, spans[level]}:  # none: a reference may turn out to show nothing
+            bundle.embeddings.row(level, span)
+        usable = [span for span in SPANS if prompt_name(level, span) in bundle.embeddings.index]
+        if found is None and options.reference is not None and usable:
+            map_spans[level] = usable[0] if options.cascade == "4x" else usable[-1]
+    if options.reference is not None and not map_spans:
+        raise ReferenceMapError(
+            f"no level of {options.levels} can start from --reference: the first one needs a "
+            f"trained level above it; start --levels at {min(bundle.manifest.trained_levels) + 1} "
+            "or finer, or leave --reference out"
+        )
+    return spans, map_spans
