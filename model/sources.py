@@ -1,0 +1,309 @@
+"""Where areas come from: real pairs, imagery painted over real vectors, procedural worlds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from c2gm.model.cartography import VectorMap, read_vectors
+from c2gm.model.dubai import dubai
+from c2gm.model.mosaic import GROUND_LEVEL, Extent, Picture
+from c2gm.model.mosaic_build import AreaPlan
+from c2gm.model.synthetic import Painter, generate_world, random_style
+from c2gm.runtime.errors import DataError
+from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M, LEVELS, TILE_SIZE
+
+ALL_LEVELS = tuple(LEVELS)
+OSM_CREDIT = "OpenStreetMap contributors"
+_PAINTED_LICENCE = "ODbL-1.0 (vectors); imagery painted by c2gm"
+
+Bounds = tuple[float, float, float, float]
+
+
+def unit(level: int) -> float:
+    """Side of a pixel of the level pixel grid, EPSG:3857 metres."""
+    return EARTH_CIRCUMFERENCE_M / (TILE_SIZE << level)
+
+
+def extent_of(bounds: Bounds, level: int, coarsest: int) -> Extent:
+    """Smallest extent at `level` around bounds (w, s, e, n) that is whole pixels at `coarsest`."""
+    west, south, east, north = bounds
+    half, size = EARTH_CIRCUMFERENCE_M / 2, unit(coarsest)
+    # A thousandth of a pixel of slack, so that exact bounds stay exact.
+    left, top = int((west + half) / size + 1e-3), int((half - north) / size + 1e-3)
+    right, bottom = -int(-(east + half) / size + 1e-3), -int(-(half - south) / size + 1e-3)
+    return Extent(left, top, right - left, bottom - top).finer(level - coarsest)
+
+
+def tiles_extent(x: int, y: int, columns: int, rows: int, zoom: int, level: int) -> Extent:
+    """A block of tiles of `zoom` (its north-west tile is x, y) at `level`."""
+    tile = Extent(x * TILE_SIZE, y * TILE_SIZE, columns * TILE_SIZE, rows * TILE_SIZE)
+    return tile.at(zoom, level)
+
+
+def read_geotiff(path: Path, level: int, extent: Extent) -> Picture:
+    """RGBA of an extent of the level pixel grid, averaged or interpolated from any raster.
+
+    A raster that lies exactly on the grid is read unchanged. Raises DataError if the raster cannot
+    be read or has no CRS or less than three bands.
+    """
+    size, half = unit(level), EARTH_CIRCUMFERENCE_M / 2
+    transform = rasterio.Affine(
+        size, 0.0, extent.left * size - half, 0.0, -size, half - extent.top * size
+    )
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None or source.count < 3:
+                raise DataError(f"{path} needs a CRS and three bands (red, green, blue)")
+            masked = MaskFlags.all_valid not in source.mask_flag_enums[0]
+            finer = source.res[0] * 1.4 < size
+            with WarpedVRT(
+                source,
+                crs="EPSG:3857",
+                transform=transform,
+                width=extent.width,
+                height=extent.height,
+                resampling=Resampling.average if finer else Resampling.bilinear,
+                add_alpha=not masked or source.nodata is None,
+            ) as view:
+                window = Window(0, 0, extent.width, extent.height)
+                colours = view.read((1, 2, 3), window=window)
+                valid = view.dataset_mask(window=window)
+    except rasterio.errors.RasterioError as error:
+        raise DataError(f"cannot read imagery {path}: {error}") from error
+    picture = np.empty((extent.height, extent.width, 4), dtype=np.uint8)
+    picture[..., 3] = np.where(valid > 127, 255, 0)
+    picture[..., :3] = colours.transpose(1, 2, 0) * (picture[..., 3:] > 0)
+    return picture
+
+
+def geotiff_area(
+    name: str,
+    imagery: Path,
+    vectors: Path,
+    *,
+    shift_px: tuple[int, int] = (0, 0),
+    finest: int = 18,
+    validation: tuple[Extent, ...] = (),
+    credit: str = "",
+    licence: str = "",
+) -> AreaPlan:
+    """A real pair. `shift_px` (dx east, dy south; level-18 pixels) moves the vectors."""
+    for path in (imagery, vectors):
+        if not path.exists():
+            raise DataError(f"{path} does not exist; name a folder that holds it with --data")
+    with rasterio.open(imagery) as source, WarpedVRT(source, crs="EPSG:3857") as view:
+        bounds = tuple(view.bounds)
+    shift = (shift_px[0] * unit(18), -shift_px[1] * unit(18))
+    return AreaPlan(
+        name=name,
+        kind="real",
+        credit=credit,
+        licence=licence,
+        levels=tuple(z for z in ALL_LEVELS if z <= finest),
+        targets=tuple(z for z in ALL_LEVELS if z <= finest),
+        extent=extent_of(bounds, finest, GROUND_LEVEL),
+        validation=validation,
+        vectors=lambda: read_vectors(vectors, shift_m=shift),
+        vectors_name=f"{vectors}{shift_px}",
+        imagery=lambda extent: read_geotiff(imagery, finest, extent),
+    )
+
+
+@dataclass(frozen=True)
+class _Swiss:
+    """Shift of the vectors (level-18 pixels) and validation ground (level-15 tile block)."""
+
+    shift_px: tuple[int, int]
+    held_out: tuple[int, int, int, int]
+
+
+# Validation ground: (column, row, columns, rows) in tiles of level 15, from the tile that holds
+# the area's north-west corner.
+SWISS = {
+    "landquart": _Swiss((-4, 0), (5, 0, 1, 5)),
+    "ftan": _Swiss((4, 1), (0, 0, 1, 5)),
+    "st_antoenien": _Swiss((-6, 3), (1, 3, 3, 2)),
+    "brig_west": _Swiss((0, -1), (0, 0, 1, 3)),
+}
+
+
+def swiss(data: Path) -> Iterator[AreaPlan]:
+    """SWISSIMAGE of four areas with the OpenStreetMap vectors moved onto it."""
+    for name, facts in SWISS.items():
+        plan = geotiff_area(
+            name,
+            data / "swiss" / f"{name}.tif",
+            data / "swiss" / f"{name}.gpkg",
+            shift_px=facts.shift_px,
+            credit=f"(c) swisstopo; {OSM_CREDIT}",
+            licence="open government data (SWISSIMAGE); ODbL-1.0 (vectors)",
+        )
+        corner = plan.extent.at(18, 15)
+        x, y = corner.left // TILE_SIZE, corner.top // TILE_SIZE
+        column, row, columns, rows = facts.held_out
+        ground = tiles_extent(x + column, y + row, columns, rows, 15, GROUND_LEVEL)
+        yield AreaPlan(**{**plan.__dict__, "validation": (ground,)})
+
+
+@dataclass(frozen=True)
+class PaintedGround:
+    """A vector map to paint over: a block of level-14 tiles, with what of it is held out.
+
+    `details` are the north-west corners (column, row) of blocks of 2 x 2 level-14 tiles that are
+    painted at the fine levels as well; `held_out` as (column, row, columns, rows). All count
+    from the ground's own north-west tile.
+    """
+
+    name: str
+    x: int
+    y: int
+    columns: int
+    rows: int
+    vectors: Callable[[], VectorMap]
+    styles: int
+    whole: int
+    details: tuple[tuple[int, int], ...]
+    held_out: tuple[int, int, int, int]
+    credit: str
+    licence: str
+
+
+def painted_areas(ground: PaintedGround, seed: int) -> Iterator[AreaPlan]:
+    """The ground in several styles down to level `whole`, and some details of it to level 17."""
+    column, row, columns, rows = ground.held_out
+    validation = (tiles_extent(ground.x + column, ground.y + row, columns, rows, 14, GROUND_LEVEL),)
+
+    def plan(name: str, style_seed: int, extent: Extent, levels: tuple[int, ...]) -> AreaPlan:
+        finest = max(levels)
+
+        @lru_cache(maxsize=1)
+        def painter() -> Painter:
+            key = [seed, style_seed, *ground.name.encode()]
+            return Painter(ground.vectors(), random_style(np.random.default_rng(key)))
+
+        def imagery(window: Extent) -> Picture:
+            picture = np.full((window.height, window.width, 4), 255, dtype=np.uint8)
+            box = (window.left, window.top, window.width, window.height)
+            picture[..., :3] = painter().paint(finest, *box)
+            return picture
+
+        return AreaPlan(
+            name=name,
+            kind="painted",
+            credit=ground.credit,
+            licence=ground.licence,
+            levels=levels,
+            targets=tuple(z for z in levels if min(levels) == GROUND_LEVEL or z > ground.whole),
+            extent=extent,
+            validation=validation,
+            vectors=ground.vectors,
+            vectors_name=ground.name,
+            imagery=imagery,
+        )
+
+    whole_levels = tuple(range(GROUND_LEVEL, ground.whole + 1))
+    for style in range(ground.styles):
+        extent = tiles_extent(ground.x, ground.y, ground.columns, ground.rows, 14, ground.whole)
+        first = plan(f"{ground.name}_s{style}", style, extent, whole_levels)
+        shared = f"{ground.name}_s0" if style else None
+        yield AreaPlan(**{**first.__dict__, "map_from": shared})
+    for index, (column, row) in enumerate(ground.details):
+        levels = tuple(range(ground.whole - 1, 18))
+        extent = tiles_extent(ground.x + column, ground.y + row, 2, 2, 14, 17)
+        yield plan(f"{ground.name}_d{index}", 100 + index, extent, levels)
+
+
+def regions(data: Path) -> Iterator[PaintedGround]:
+    """The OpenStreetMap regions, with the level-14 tiles they cover."""
+    table = {
+        "zurich": (9, ((1, 2), (4, 4), (7, 5)), (7, 0, 2, 9)),
+        "rotterdam": (10, ((1, 6), (4, 2), (8, 3)), (8, 0, 2, 9)),
+        "solothurn": (10, ((1, 3), (5, 5), (8, 2)), (8, 0, 2, 9)),
+    }
+    corners = {"zurich": (939258, 6014677), "rotterdam": (486751, 6794946)}
+    corners["solothurn"] = (829189, 5982879)
+    half, tile = EARTH_CIRCUMFERENCE_M / 2, unit(14) * TILE_SIZE
+    for name, (columns, details, held_out) in table.items():
+        file = data / "osm" / f"{name}.gpkg"
+        if not file.exists():
+            raise DataError(f"{file} does not exist; name a folder that holds it with --data")
+        west, north = corners[name]
+        yield PaintedGround(
+            name=name,
+            x=round((west + half) / tile),
+            y=round((half - north) / tile),
+            columns=columns,
+            rows=9,
+            vectors=lru_cache(maxsize=1)(lambda file=file: read_vectors(file)),
+            styles=3,
+            whole=15,
+            details=details,
+            held_out=held_out,
+            credit=OSM_CREDIT,
+            licence=_PAINTED_LICENCE,
+        )
+
+
+_WORLDS = {
+    # name: (seed, level-14 tile of the north-west corner, validation only)
+    "world_a": (11, (8536, 5720), False),
+    "world_b": (12, (8440, 5384), False),
+    "world_c": (13, (3784, 6440), False),
+    "world_v": (14, (4040, 6168), True),
+}
+_WORLD_TILES = 20
+_WORLD_DETAILS = ((3, 3), (12, 5), (7, 13))
+
+
+def worlds(seed: int) -> Iterator[PaintedGround]:
+    """Procedural worlds about 35 km wide, more than a level-10 tile; one is for validation only."""
+    half, tile = EARTH_CIRCUMFERENCE_M / 2, unit(14) * TILE_SIZE
+    for name, (number, (x, y), held_out) in _WORLDS.items():
+        bounds = (
+            x * tile - half,
+            half - (y + _WORLD_TILES) * tile,
+            (x + _WORLD_TILES) * tile - half,
+            half - y * tile,
+        )
+        yield PaintedGround(
+            name=name,
+            x=x,
+            y=y,
+            columns=_WORLD_TILES,
+            rows=_WORLD_TILES,
+            vectors=lru_cache(maxsize=1)(
+                lambda number=number, bounds=bounds: generate_world(seed * 1000 + number, bounds)
+            ),
+            styles=2,
+            whole=14,
+            details=_WORLD_DETAILS[:1] if held_out else _WORLD_DETAILS,
+            held_out=(0, 0, _WORLD_TILES, _WORLD_TILES) if held_out else (0, 16, _WORLD_TILES, 4),
+            credit="c2gm",
+            licence="procedural, no rights reserved",
+        )
+
+
+SOURCES = ("swiss", "dubai", "osm", "worlds")
+
+
+def plans(source: str, data: Path, seed: int) -> Iterator[AreaPlan]:
+    """All areas of one of SOURCES, in building order. Raises DataError if its files are missing."""
+    if source == "swiss":
+        yield from swiss(data)
+    elif source == "dubai":
+        yield from dubai(data)
+    elif source == "osm":
+        for ground in regions(data):
+            yield from painted_areas(ground, seed)
+    elif source == "worlds":
+        for ground in worlds(seed):
+            yield from painted_areas(ground, seed)
+    else:
+        raise DataError(f"unknown source {source!r}; choose from {', '.join(SOURCES)}")
