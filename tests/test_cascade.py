@@ -1,0 +1,146 @@
+"""If these fail, a window starts before its reference exists, or looks at the wrong ground."""
+
+import random
+from collections.abc import Sequence
+
+import mercantile
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2gm.runtime.cascade import Cascade, reference_picture, reference_tiles
+from c2gm.runtime.footprint import Footprint
+from c2gm.runtime.grid import Cascade as CascadeKind
+from c2gm.runtime.grid import Plan, Window, plan
+from c2gm.runtime.pixels import enlarge
+
+
+def some_plan(levels: Sequence[int], cells: list[list[bool]], side: int = 1, halo: int = 0) -> Plan:
+    """A plan over a patchy footprint some tiles wide at level 14."""
+    scale = 1 << 14
+    mask = np.array(cells, dtype=np.bool_)
+    left, top = 8579 / scale, 5737 / scale
+    height, width = mask.shape
+    footprint = Footprint(left, top, left + width / scale, top + height / scale, mask)
+    return plan(levels, [footprint], None, side, halo)
+
+
+masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4).filter(
+    lambda cells: any(map(any, cells))
+)
+level_sets = st.lists(st.integers(10, 15), min_size=1, max_size=6, unique=True).map(sorted)
+
+
+@given(
+    levels=level_sets,
+    cells=masks,
+    kind=st.sampled_from(("4x", "2x")),
+    shape=st.sampled_from(((1, 0), (2, 0), (1, 32), (2, 64))),
+    seed=st.integers(0, 99),
+)
+def test_every_window_once_and_never_before_its_reference(
+    levels: list[int],
+    cells: list[list[bool]],
+    kind: CascadeKind,
+    shape: tuple[int, int],
+    seed: int,
+) -> None:
+    planned = some_plan(levels, cells, *shape)
+    every = [window for level in planned.levels for window in planned.windows(level)]
+    order = random.Random(seed)
+    # A former run did some windows, never a child without its parents.
+    probe = Cascade(planned, kind)
+    done: set[Window] = set()
+    for window in every:
+        if done.issuperset(probe.parents(window)) and order.random() < 0.3:
+            done.add(window)
+    cascade = Cascade(planned, kind, done)
+    finished, taken, working = set(done), [], []
+    kept = {window for window in done if cascade.has_readers(window)}
+    while len(cascade):
+        while len(working) < 4 and (window := cascade.take()):
+            assert finished.issuperset(cascade.parents(window))
+            assert kept.issuperset(cascade.parents(window)), "a reference was forgotten too early"
+            kept.difference_update(cascade.release(window))
+            taken.append(window)
+            working.append(window)
+        assert working, "windows wait, and nothing is being worked on"
+        window = working.pop(order.randrange(len(working)))
+        cascade.finish(window)
+        finished.add(window)
+        if cascade.has_readers(window):
+            kept.add(window)
+    assert sorted([*taken, *done]) == sorted(every)
+    assert not kept, "pictures that nobody needs are kept"
+
+
+def test_a_branch_is_finished_before_the_next_so_that_few_pictures_wait() -> None:
+    planned = some_plan(range(10, 17), [[True] * 8] * 8)
+    cascade = Cascade(planned)
+    kept: set[Window] = set()
+    most = 0
+    while window := cascade.take():
+        kept.difference_update(cascade.release(window))
+        cascade.finish(window)
+        if cascade.has_readers(window):
+            kept.add(window)
+        most = max(most, len(kept))
+    windows = sum(planned.window_count(level) for level in planned.levels)
+    assert windows > 1000
+    assert most < 40
+
+
+def test_the_order_does_not_change_between_runs() -> None:
+    def order() -> list[Window]:
+        cascade = Cascade(some_plan(range(12, 16), [[True] * 3] * 3, halo=32))
+        taken = []
+        while window := cascade.take():
+            cascade.finish(window)
+            taken.append(window)
+        return taken
+
+    assert order() == order()
+
+
+def test_only_windows_at_work_can_be_finished() -> None:
+    cascade = Cascade(some_plan([14], [[True]]))
+    with pytest.raises(ValueError, match="not being worked on"):
+        cascade.finish(Window(14, 8579, 5737))
+    window = cascade.take()
+    assert window is not None
+    cascade.finish(window)
+    with pytest.raises(ValueError, match="not being worked on"):
+        cascade.finish(window)
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize(("side", "halo"), [(1, 0), (1, 32), (2, 64)])
+def test_a_reference_shows_the_ground_of_its_window(span: int, side: int, halo: int) -> None:
+    window = Window(14, 8579 // side, 5737 // side, side, halo)
+    left, top, width, height = window.parent_box(span)
+    tiles = reference_tiles(window, span)
+    canvas = np.random.default_rng(0).integers(0, 256, (5 * 256, 5 * 256, 4), dtype=np.uint8)
+    canvas[..., 3] = 255
+    west, north = min(tile.x for tile in tiles), min(tile.y for tile in tiles)
+    pictures = {
+        tile: canvas[(tile.y - north) * 256 :, (tile.x - west) * 256 :][:256, :256]
+        for tile in tiles
+    }
+    y, x = top - north * 256, left - west * 256
+    expected = enlarge(canvas[y : y + height, x : x + width], span)
+    assert np.array_equal(reference_picture(window, span, pictures), expected)
+
+
+def test_a_missing_tile_is_a_transparent_part_of_the_reference() -> None:
+    window = Window(14, 8580, 5740, 1, 32)
+    tile = mercantile.Tile(8580 >> 2, 5740 >> 2, 12)
+    assert tile in reference_tiles(window, 2)
+    white = np.full((256, 256, 4), 255, np.uint8)
+    alpha = reference_picture(window, 2, {tile: white})[..., 3]
+    assert alpha.shape == (320, 320)
+    # 8580 and 5740 are multiples of 4: this window lies in the corner of its parent, and its halo
+    # reaches over to two neighbours and one diagonal.
+    assert (alpha[32:, 32:] == 255).all()
+    assert not alpha[:32].any()
+    assert not alpha[:, :32].any()
