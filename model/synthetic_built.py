@@ -83,12 +83,12 @@ def draw_buildings(canvas: Canvas, scene: Scene) -> None:
     at = scene.select(buildings, canvas)
     if not at.size:
         return
-    big = (buildings.area[at] > 700) | (
-        (buildings.area[at] > 350) & (buildings.dice[at, 2] > 0.5)
-    )
+    big = (buildings.area[at] > 700) | ((buildings.area[at] > 350) & (buildings.dice[at, 2] > 0.5))
     small_mix, big_mix = scene.palette.roofs, BIG_ROOFS
     tone = np.where(
-        big, len(small_mix) + pick(big_mix, buildings.dice[at, 1]), pick(small_mix, buildings.dice[at, 1])
+        big,
+        len(small_mix) + pick(big_mix, buildings.dice[at, 1]),
+        pick(small_mix, buildings.dice[at, 1]),
     )
     mix: Mix = small_mix + big_mix
     if canvas.pixel < 8.0:

@@ -43,15 +43,15 @@ class Canvas:
             self.y + self.height * self.pixel,
         )
 
-    def fill(self, path: skia.Path, colour: Colour, material: Colour | None, alpha: float = 1.0) -> None:
+    def fill(
+        self, path: skia.Path, colour: Colour, material: Colour | None, alpha: float = 1.0
+    ) -> None:
         """Fill a path; material None leaves what the ground is made of as it was."""
         self.colour.getCanvas().drawPath(path, brush(colour, alpha))
         if material is not None:
             self.material.getCanvas().drawPath(path, brush(material, alpha))
 
-    def shade(
-        self, path: skia.Path, shader: skia.Shader, material: Colour | None
-    ) -> None:
+    def shade(self, path: skia.Path, shader: skia.Shader, material: Colour | None) -> None:
         """Fill a path with a picture."""
         self.colour.getCanvas().drawPath(path, skia.Paint(AntiAlias=True, Shader=shader))
         if material is not None:
@@ -93,7 +93,9 @@ def as_rgb(surface: skia.Surface) -> Byte:
     return pixels[..., :3]
 
 
-def stripes(colour: Colour, spacing: float, share: float, angle: float, alpha: float) -> skia.Shader:
+def stripes(
+    colour: Colour, spacing: float, share: float, angle: float, alpha: float
+) -> skia.Shader:
     """Parallel rows `spacing` metres apart, `share` of each darkened: ploughing, drills."""
     red, green, blue = (int(c) for c in colour)
     ink = skia.Color(red, green, blue, round(255 * alpha))

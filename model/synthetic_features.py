@@ -46,7 +46,7 @@ class Features:
         return len(self.geometry)
 
     def within(self, bounds: tuple[float, float, float, float]) -> NDArray[np.int64]:
-        """Indices, in order, of the features whose box touches bounds (west, north, east, south)."""
+        """Indices, in order, of the features whose box touches (west, north, east, south)."""
         return np.sort(self._tree.query(shapely.box(*bounds)))
 
     def path(self, index: int) -> skia.Path:

@@ -28,6 +28,7 @@ Mix = tuple[tuple[Colour, float], ...]
 _PAVED_USE = ("industrial", "commercial", "retail", "bus_station", "stadium", "quarry", "military")
 _GREEN_USE = ("cemetery", "zoo", "theme_park", "playground")
 _TREE_CELL_M = 10.0
+_ROWS_SHOW_M = 3.0
 _FOREST_SHADOW_M = 14.0
 
 
@@ -69,19 +70,10 @@ def patchwork(canvas: Canvas, scene: Scene, mix: Mix, ploughed: float, size: flo
     chosen = pick(mix, parcels.dice[:, 0])
     tones = 0.88 + 0.24 * parcels.dice[:, 1]
     corners = (parcels.corners - (dx, dy)).tolist()
-    rows_visible = canvas.pixel < 3.0 and ploughed > 0
-    for ring, index, tone, dice in zip(corners, chosen, tones, parcels.dice, strict=True):
-        path = skia.Path()
-        path.addPoly([skia.Point(*p) for p in ring], True)
-        colour = tint(mix[index][0], float(tone))
-        target.drawPath(path, brush(colour))
-        if rows_visible and dice[2] < ploughed:
-            (x0, y0), (x1, y1) = ring[0], ring[3]
-            spacing = (2.4, 4.0, 9.0)[int(dice[3] * 3)]
-            rows = stripes(
-                tint(colour, 0.72), spacing, 0.45, float(np.arctan2(y1 - y0, x1 - x0)), 0.5
-            )
-            target.drawPath(path, skia.Paint(AntiAlias=True, Shader=rows))
+    if canvas.pixel < _ROWS_SHOW_M:
+        _draw_parcels(target, corners, [mix[i][0] for i in chosen], tones, parcels.dice, ploughed)
+    else:
+        _draw_parcels_in_bulk(target, corners, mix, chosen, tones)
     if canvas.pixel < 4.0 and size > 200:
         _draw_balks(target, corners, parcels.dice[:, 3], tint(mix[0][0], 0.85))
     inverse = skia.Matrix()
@@ -89,6 +81,46 @@ def patchwork(canvas: Canvas, scene: Scene, mix: Mix, ploughed: float, size: flo
         raise AssertionError("a scale and a shift can be inverted")
     image = surface.makeImageSnapshot()
     return image.makeShader(skia.TileMode.kClamp, skia.TileMode.kClamp, localMatrix=inverse)
+
+
+def _draw_parcels(
+    target: skia.Canvas,
+    corners: list[list[list[float]]],
+    colours: list[Colour],
+    tones: NDArray[np.float64],
+    dice: NDArray[np.float64],
+    ploughed: float,
+) -> None:
+    """Each parcel by itself, a share of them with rows along their longer way."""
+    for ring, colour, tone, rolls in zip(corners, colours, tones, dice, strict=True):
+        path = skia.Path()
+        path.addPoly([skia.Point(*p) for p in ring], True)
+        toned = tint(colour, float(tone))
+        target.drawPath(path, brush(toned))
+        if rolls[2] < ploughed:
+            (x0, y0), (x1, y1) = ring[0], ring[3]
+            spacing = (2.4, 4.0, 9.0)[int(rolls[3] * 3)]
+            rows = stripes(
+                tint(toned, 0.72), spacing, 0.45, float(np.arctan2(y1 - y0, x1 - x0)), 0.5
+            )
+            target.drawPath(path, skia.Paint(AntiAlias=True, Shader=rows))
+
+
+def _draw_parcels_in_bulk(
+    target: skia.Canvas,
+    corners: list[list[list[float]]],
+    mix: Mix,
+    chosen: NDArray[np.int64],
+    tones: NDArray[np.float64],
+) -> None:
+    """All parcels of about one tone at once: for the many that a coarse window holds."""
+    steps = np.round(tones * 20).astype(np.int64)
+    paths: dict[tuple[int, int], skia.Path] = {}
+    for ring, index, step in zip(corners, chosen.tolist(), steps.tolist(), strict=True):
+        path = paths.setdefault((index, step), skia.Path())
+        path.addPoly([skia.Point(*p) for p in ring], True)
+    for (index, step), path in paths.items():
+        target.drawPath(path, brush(tint(mix[index][0], step / 20)))
 
 
 def _draw_balks(
@@ -156,7 +188,8 @@ def _draw_use(canvas: Canvas, scene: Scene) -> None:
     for name in _PAVED_USE:
         for index in at[kinds == name]:
             tone = 0.85 + 0.3 * scene.roll(use, int(index))
-            ground = blend(colours.paving, colours.garden, 0.25 if name == "industrial" else 0.45)
+            paved = blend(colours.paving, colours.asphalt, 0.6)
+            ground = blend(paved, colours.garden, 0.3 if name == "industrial" else 0.45)
             canvas.fill(use.path(int(index)), tint(ground, tone), ROUGH)
     mixed = at[np.isin(kinds, ("school", "university", "college", "hospital", "kindergarten"))]
     for index in mixed:
@@ -221,7 +254,9 @@ def draw_water(canvas: Canvas, scene: Scene) -> None:
         small = float(shapely.area(scene.water.geometry[index])) < 2e4
         murky = blend(colours.water, (62, 74, 50), 0.2 + 0.6 * roll)
         canvas.fill(
-            scene.water.path(int(index)), murky if small else tint(colours.water, 0.94 + 0.12 * roll), SMOOTH
+            scene.water.path(int(index)),
+            murky if small else tint(colours.water, 0.94 + 0.12 * roll),
+            SMOOTH,
         )
 
 
@@ -253,9 +288,7 @@ def draw_single_trees(canvas: Canvas, scene: Scene) -> None:
     draw_crowns(canvas, scene, np.stack([x[keep], y[keep]], axis=1), shadows=True)
 
 
-def draw_crowns(
-    canvas: Canvas, scene: Scene, points: NDArray[np.float64], shadows: bool
-) -> None:
+def draw_crowns(canvas: Canvas, scene: Scene, points: NDArray[np.float64], shadows: bool) -> None:
     """Round crowns at points (n, 2) in local ground metres."""
     west, north, east, south = canvas.bounds
     inside = (

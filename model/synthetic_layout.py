@@ -1,6 +1,6 @@
 """The procedural world as vectors: rivers, settlements, roads, rail, forest and fields.
 
-Laid out in ground metres (x east, y north, origin at the south-west corner), handed out in EPSG:3857.
+Laid out in ground metres (x east, y north, origin south-west), handed out in EPSG:3857.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def generate_world(seed: int, bounds_3857: tuple[float, float, float, float]) ->
     return layers
 
 
-def wander(rng: np.random.Generator, start: Float, end: Float, rough: float, step: float) -> LineString:
+def wander(
+    rng: np.random.Generator, start: Float, end: Float, rough: float, step: float
+) -> LineString:
     """A line from start to end that strays by about `rough` of its length at every scale."""
     points = np.stack([start, end])
     while np.hypot(*(points[1] - points[0])) > step:
@@ -103,6 +105,21 @@ def noise_grid(rng: np.random.Generator, shape: tuple[int, int], cell: float, wa
     power = (1.0 + (np.hypot(fx, fy) * wave) ** 2) ** -0.95
     field = np.fft.irfft2(white * power, s=shape)
     return np.asarray((field - field.mean()) / field.std())
+
+
+def tiled(area: BaseGeometry, step: float = 1500.0) -> list[BaseGeometry]:
+    """An area cut into pieces of at most `step` metres, so that work on a part stays local."""
+    west, south, east, north = area.bounds
+    if max(east - west, north - south) < 2 * step:
+        return [area]
+    pieces = []
+    for x in np.arange(west, east, step):
+        column = shapely.clip_by_rect(area, x, south, x + step, north)
+        for y in np.arange(south, north, step):
+            piece = shapely.clip_by_rect(column, x, y, x + step, y + step)
+            if not piece.is_empty:
+                pieces.append(shapely.make_valid(piece))
+    return pieces
 
 
 class _World:
@@ -142,7 +159,9 @@ class _World:
         rivers, water = [], []
         for _ in range(1 + int(rng.random() < 0.5) + int(self.area / 900)):
             share = rng.random()
-            line = wander(rng, self._rim(share), self._rim(share + rng.uniform(0.35, 0.65)), 0.13, 250)
+            line = wander(
+                rng, self._rim(share), self._rim(share + rng.uniform(0.35, 0.65)), 0.13, 250
+            )
             rivers.append(line)
             self.sheet.add("waterway", "river", line)
             water.append((line.buffer(rng.uniform(10, 38)), "river"))
@@ -167,8 +186,9 @@ class _World:
 
     def _found_places(self) -> None:
         rng = self.rng
-        taken: list[tuple[Float, float]] = []
+        taken = np.empty((0, 3))
         lakes = self.water.buffer(30)
+        shapely.prepare(lakes)
         for rank, density in enumerate(_DENSITY):
             count = self._count(density)
             if rank == 1 and not self.places:
@@ -179,14 +199,13 @@ class _World:
                     if rank <= 1 and not self.places:
                         spot = self.size * rng.uniform(0.42, 0.58, 2)
                     radius = min(rng.uniform(*_RADIUS[rank]), 0.28 * self.size.min())
-                    apart = all(
-                        np.hypot(*(spot - other)) > 1.25 * (radius + r) + 150 for other, r in taken
-                    )
+                    gap = np.hypot(taken[:, 0] - spot[0], taken[:, 1] - spot[1])
+                    apart = np.all(gap > 1.25 * (radius + taken[:, 2]) + 150)
                     if apart and (rank == 0 or not lakes.contains(Point(spot))):
                         break
                 else:
                     continue
-                taken.append((spot, radius))
+                taken = np.concatenate([taken, [[*spot, radius]]])
                 centre = (float(spot[0]), float(spot[1]))
                 self.places.append(
                     Settlement(
@@ -203,7 +222,9 @@ class _World:
         rng = self.rng
         nodes = [(np.array(p.centre), p.rank) for p in self.places if p.rank <= 2]
         rim = max(6, int(self.size.sum() / 9000))
-        nodes += [(self._rim((i + rng.random()) / rim), int(rng.integers(1, 3))) for i in range(rim)]
+        nodes += [
+            (self._rim((i + rng.random()) / rim), int(rng.integers(1, 3))) for i in range(rim)
+        ]
         spots = np.array([spot for spot, _ in nodes])
         triangles = shapely.delaunay_triangles(shapely.multipoints(spots), only_edges=True)
         tree = shapely.STRtree(shapely.points(spots))
@@ -242,8 +263,13 @@ class _World:
             share = rng.random()
             start, end = self._rim(share), self._rim(share + rng.uniform(0.4, 0.6))
             place = large[turn % len(large)]
-            pass_by = np.array(place.centre) + 1.35 * place.radius * _normal(end - start) * rng.choice((-1, 1))
-            for kind, via, rough in (("motorway", pass_by, 0.05), ("rail", np.array(place.centre), 0.04)):
+            pass_by = np.array(place.centre) + 1.35 * place.radius * _normal(
+                end - start
+            ) * rng.choice((-1, 1))
+            for kind, via, rough in (
+                ("motorway", pass_by, 0.05),
+                ("rail", np.array(place.centre), 0.04),
+            ):
                 if kind == "motorway" and self.area < 40 and rng.random() < 0.5:
                     continue
                 legs = [wander(rng, a, b, rough, 700) for a, b in ((start, via), (via, end))]
@@ -256,6 +282,8 @@ class _World:
                     self._station(line, place)
                 barred.append(line.buffer(24 if kind == "motorway" else 11))
         self.barred = shapely.union_all(barred)
+        shapely.prepare(self.barred)
+        self.barred_pieces = shapely.STRtree(tiled(self.barred))
 
     def _junctions(self, motorway: LineString) -> None:
         for road, kind in self.roads:
@@ -291,12 +319,13 @@ class _World:
             rng = np.random.default_rng([int(self.rng.integers(1 << 31)), number])
             if place.rank <= 2:
                 touching = [self.roads[int(i)][0] for i in tree.query(place.outline, "intersects")]
-                near = shapely.clip_by_rect(self.barred, *place.outline.buffer(60).bounds)
-                lay_out(rng, place, touching, shapely.make_valid(near), self.sheet)
+                lay_out(rng, place, touching, self._barred_near(place), self.sheet)
             else:
                 self._scatter_houses(rng, place, tree)
 
-    def _scatter_houses(self, rng: np.random.Generator, place: Settlement, tree: shapely.STRtree) -> None:
+    def _scatter_houses(
+        self, rng: np.random.Generator, place: Settlement, tree: shapely.STRtree
+    ) -> None:
         """A hamlet or a farm: a few buildings around a yard."""
         count = int(rng.integers(8, 22)) if place.rank == 3 else int(rng.integers(2, 6))
         spots = np.array(place.centre) + rng.normal(0, place.radius * 0.55, (count, 2))
@@ -309,12 +338,22 @@ class _World:
         kept: list[BaseGeometry] = []
         for house in houses:
             yard = house.buffer(4)
-            if not any(yard.intersects(other) for other in kept) and not yard.intersects(self.barred):
+            if not any(yard.intersects(other) for other in kept) and not self.barred.intersects(
+                yard
+            ):
                 if not len(tree.query(house.buffer(7), predicate="intersects")):
                     kept.append(house)
         self.sheet.add("building", "building", *kept)
         if place.rank == 3:
-            self.sheet.add("landuse", "residential", place.outline.difference(self.barred))
+            self.sheet.add(
+                "landuse", "residential", place.outline.difference(self._barred_near(place))
+            )
+
+    def _barred_near(self, place: Settlement) -> BaseGeometry:
+        """The part of the ground where nothing is built that lies about a place."""
+        pieces = self.barred_pieces
+        found = pieces.query(place.outline.buffer(60), predicate="intersects")
+        return shapely.union_all(pieces.geometries[found])
 
     def _land(self) -> None:
         """Forest from noise; the rest a mesh of parcels, farmed, grazed or left to itself."""
@@ -336,7 +375,7 @@ class _World:
             area = Polygon(smooth[0], smooth[1:]).simplify(cell * 0.35).buffer(0)
             forest.append(area)
         self.sheet.add("landcover", "wood", *forest)
-        self._parcels([*forest, *outlines, self.water])
+        self._parcels([piece for area in (*forest, *outlines, self.water) for piece in tiled(area)])
 
     def _parcels(self, taken: list[BaseGeometry]) -> None:
         rng = self.rng
@@ -357,10 +396,7 @@ class _World:
                 level = kinds[row, column]
                 near = [taken[int(i)] for i in tree.query(quad, predicate="intersects")]
                 if near:
-                    box = quad.bounds
-                    quad = quad.difference(
-                        shapely.union_all([shapely.clip_by_rect(g, *box).buffer(0) for g in near])
-                    )
+                    quad = quad.difference(shapely.union_all(near))
                 if level > bare:
                     self.sheet.add("landcover", "farmland", quad)
                 elif level > bare - 0.6:
@@ -379,7 +415,9 @@ class _World:
             turn = rng.uniform(0, 2 * np.pi)
             end = spot + rng.uniform(200, 1500) * np.array([np.cos(turn), np.sin(turn)])
             paths.append(wander(rng, spot, end, 0.14, 30))
-        blocked = shapely.STRtree([p.outline for p in self.places] + list(shapely.get_parts(self.barred)))
+        blocked = shapely.STRtree(
+            [*(p.outline for p in self.places), *self.barred_pieces.geometries]
+        )
         for kind, ways in (("track", lines), ("path", np.array(paths, dtype=object))):
             hit = np.unique(blocked.query(ways, predicate="intersects")[0])
             free = np.ones(len(ways), dtype=bool)

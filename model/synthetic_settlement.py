@@ -93,7 +93,9 @@ def street_lines(rng: np.random.Generator, place: Settlement) -> list[LineString
 def rectangles(centre: Float, direction: Float, length: Float, depth: Float, wing: Float) -> Float:
     """Footprints (n, 6, 2): `length` along `direction`, `depth` across; wing > 0 makes an L."""
     half_l, half_d = length / 2, depth / 2
-    u = np.stack([-half_l, half_l, half_l, -half_l + 0.45 * length, -half_l + 0.45 * length, -half_l])
+    u = np.stack(
+        [-half_l, half_l, half_l, -half_l + 0.45 * length, -half_l + 0.45 * length, -half_l]
+    )
     v = np.stack([-half_d, -half_d, half_d, half_d, half_d + wing, half_d + wing])
     normal = np.stack([-direction[:, 1], direction[:, 0]], 1)
     return np.asarray(
@@ -147,31 +149,41 @@ def buildings_in_rows(
     keep: float,
 ) -> list[BaseGeometry]:
     """Slabs or halls in parallel rows that fill a block."""
-    inner = block.buffer(-9.0)
+    inner = block.buffer(-8.0)
     if inner.is_empty:
         return []
+    shapely.prepare(inner)
     west, south, east, north = inner.bounds
     middle = np.array([(west + east) / 2, (south + north) / 2])
-    reach = np.hypot(east - west, north - south) / 2
+    reach = float(np.hypot(east - west, north - south)) / 2
     u, v = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
     built: list[BaseGeometry] = []
     row = -reach
     while row < reach:
-        deep = rng.uniform(*depth)
-        at = -reach
+        deepest, at = 0.0, -reach
         while at < reach:
-            long = rng.uniform(*length)
+            long, deep = rng.uniform(*length), rng.uniform(*depth)
             spot = middle + (at + long / 2) * u + (row + deep / 2) * v
-            if rng.random() < keep:
-                shape = rectangles(
-                    spot[None], u[None], np.array([long]), np.array([deep]), np.zeros(1)
-                )[0]
-                hall = Polygon(shape)
-                if inner.contains(hall):
+            hall = Polygon(
+                rectangles(spot[None], u[None], np.array([long]), np.array([deep]), np.zeros(1))[0]
+            )
+            if inner.contains(hall):
+                at += long + gap
+                if rng.random() < keep:
                     built.append(hall)
-            at += long + gap
-        row += depth[1] + gap
+                    deepest = max(deepest, deep)
+            else:
+                at += 9.0
+        row += deepest + gap if deepest else 9.0
     return built
+
+
+def along_block(block: Polygon) -> float:
+    """The direction in radians of a block's longer side."""
+    corners = np.asarray(shapely.minimum_rotated_rectangle(block).exterior.coords)
+    edges = np.diff(corners[:3], axis=0)
+    longer = edges[np.argmax(np.hypot(edges[:, 0], edges[:, 1]))]
+    return float(np.arctan2(longer[1], longer[0]))
 
 
 def _without_overlaps(buildings: list[BaseGeometry]) -> list[BaseGeometry]:
@@ -210,7 +222,11 @@ def lay_out(
     )
     kept = on_main | (rng.random(len(edges)) > (0.06 + 0.2 * (1 - place.order)))
     minor = edges[kept & ~on_main]
-    sheet.add("transportation", "minor", *shapely.get_parts(shapely.line_merge(shapely.multilinestrings(minor))))
+    sheet.add(
+        "transportation",
+        "minor",
+        *shapely.get_parts(shapely.line_merge(shapely.multilinestrings(minor))),
+    )
     lines = shapely.union_all([*edges[kept], outline.exterior])
     blocks = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
     blocks = shapely.get_parts(shapely.difference(blocks, barred.buffer(4.0)))
@@ -244,7 +260,7 @@ def _use_block(
     yard = block.buffer(-5.0)
     large = block.area > 4000
     roll = rng.random()
-    angle = place.angle + (0.0 if rng.random() < 0.5 else np.pi / 2)
+    angle = along_block(block)
     if place.rank <= 1 and share > 0.55 and side > 0.62 and large:
         kind = "industrial" if roll < 0.8 else "commercial"
         sheet.add("landuse", kind, yard)

@@ -144,8 +144,8 @@ _GARDEN: Final[dict[str, Colour]] = {
 }
 _WATER: Final[dict[str, Colour]] = {
     "dark": (28, 38, 44),
-    "blue": (44, 68, 84),
-    "turquoise": (72, 118, 122),
+    "blue": (44, 62, 72),
+    "turquoise": (80, 112, 112),
     "green": (62, 86, 62),
     "silt": (120, 130, 120),
 }
