@@ -1,0 +1,161 @@
+"""`c2gm-export`: a checkpoint -> a bundle. Parses, calls, reports."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import c2gm.model
+from c2gm.model.config import PRESETS
+from c2gm.runtime.bundle import Provenance
+from c2gm.runtime.errors import C2GMError, Interrupted, OptionError, WeightsError
+
+PROGRAM = "c2gm-export"
+
+DEFAULT_CHECKPOINT = Path(c2gm.model.__file__).parent / "assets" / "nano.safetensors"
+"""The weights that ship with c2gm."""
+
+EXAMPLES = """
+Examples:
+
+  c2gm-export                                      the shipped model, as nano-fp32.c2gm
+
+  c2gm-export --precision fp16 --output map.c2gm   half precision, another name
+
+  c2gm-export --checkpoint runs/sgdm/sgdm.safetensors   weights of c2gm-train
+
+  c2gm-export --preset full --random-weights --quick-check   full size, for time and memory
+
+Provenance and licence of the weights are read from NAME.json beside NAME.safetensors and shown to
+every user of the bundle. Exit codes: 0 written, 2 wrong options, 8 output exists or cannot be
+written, 9 disk full, 11 weights missing or not fitting, 13 a graph differs from the model.
+"""
+
+
+class Precision(StrEnum):
+    """Precision of the graphs."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(
+    help="Export a model as a bundle: ONNX graphs, proven equal to torch, that c2gm-infer runs.",
+    epilog=EXAMPLES,
+)
+def export(
+    precision: Annotated[
+        Precision, typer.Option(help="Types in the graphs; fp16 keeps islands of fp32.")
+    ] = Precision.fp32,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights (.safetensors); default: the shipped nano.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Size for --random-weights: {', '.join(PRESETS)}.")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained weights, to measure with.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Bundle folder; default: NAME-PRECISION.c2gm, here.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Default sampling steps of the bundle.")] = 10,
+    quick_check: Annotated[
+        bool, typer.Option("--quick-check", help="Compare on one window, at fewer time steps.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+    ] = False,
+) -> None:
+    """Load the weights, export, tell where the bundle is."""
+    if random_weights and checkpoint is not None:
+        raise OptionError("--checkpoint and --random-weights exclude each other; give one of them")
+    if preset is not None and not random_weights:
+        raise OptionError("--preset goes with --random-weights; a checkpoint has its own preset")
+    preset = preset or "nano"
+    if preset not in PRESETS:
+        raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
+    checkpoint = checkpoint or DEFAULT_CHECKPOINT
+    name = f"{preset}-random" if random_weights else checkpoint.stem
+    output = output or Path(f"{name}-{precision.value}.c2gm")
+    start = time.monotonic()
+
+    def progress(line: str) -> None:
+        print(f"[{time.monotonic() - start:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    # torch takes seconds to import: wrong options are answered before.
+    from c2gm.export.cases import CheckPlan
+    from c2gm.export.pack import RANDOM_WEIGHTS, check_output, export_bundle
+    from c2gm.model.checkpoint import load_model
+    from c2gm.model.sgdm import SGDM
+
+    check_output(output, overwrite)
+    if random_weights:
+        progress(f"{preset}: random weights")
+        model, provenance = SGDM(PRESETS[preset]).eval(), RANDOM_WEIGHTS
+    else:
+        progress(f"{checkpoint}: loading")
+        model, provenance = load_model(checkpoint), read_provenance(checkpoint)
+    plan = CheckPlan(windows=((1, 256),), steps=steps, spread=4) if quick_check else CheckPlan()
+    plan = CheckPlan(plan.windows, steps, plan.spread)
+    folder = export_bundle(
+        model,
+        output,
+        precision.value,
+        provenance=provenance,
+        plan=plan,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    progress(f"{folder}: {size:.1f} MB, try it with c2gm-infer --model {folder}")
+
+
+def read_provenance(checkpoint: Path) -> Provenance:
+    """Provenance of weights, from NAME.json beside NAME.safetensors; "not stated" without one.
+
+    Raises WeightsError if the file is not an object with exactly the keys of `Provenance` but
+    `c2gm_version`.
+    """
+    path = checkpoint.with_suffix(".json")
+    c2gm_version = version("c2gm")
+    if not path.exists():
+        return Provenance(checkpoint.name, "not stated", "", (), c2gm_version)
+    keys = {field.name for field in fields(Provenance)} - {"c2gm_version"}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); mend or remove it") from None
+    if not isinstance(found, dict) or set(found) != keys:
+        raise WeightsError(f"{path}: expected an object with the keys {', '.join(sorted(keys))}")
+    data, texts = found.pop("training_data"), found
+    if not all(isinstance(text, str) for text in (*texts.values(), *data)):
+        raise WeightsError(f"{path}: expected texts, and a list of texts as training_data")
+    return Provenance(training_data=tuple(data), c2gm_version=c2gm_version, **texts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; a C2GMError is one line and its exit code."""
+    argv = None if arguments is None else list(arguments)
+    try:
+        app(argv, prog_name=PROGRAM)
+    except C2GMError as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: error: stopped; nothing was written", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A model -> a bundle folder: graphs, embeddings table, parity report, manifest. All or nothing."""
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from c2gm.export.cases import CheckPlan, reference_cases
+from c2gm.export.graphs import GRAPH_CLASSES, Precision
+from c2gm.export.onnx import export_onnx
+from c2gm.export.parity import Parity
+from c2gm.model.autoencoder import FACTOR
+from c2gm.model.flops import count_flops
+from c2gm.model.sgdm import SGDM
+from c2gm.runtime.bundle import (
+    EMBEDDINGS_NAME,
+    FORMAT_VERSION,
+    GRAPHS,
+    Bundle,
+    GraphSpec,
+    Manifest,
+    Provenance,
+    ScaleEmbeddings,
+    file_spec,
+    prompt_name,
+    write_embeddings,
+    write_manifest,
+)
+from c2gm.runtime.errors import DiskFullError, OptionError, OutputError
+from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys, scale_prompt
+
+PARITY_NAME = "parity.json"
+SUFFIX = ".c2gm"
+
+Progress = Callable[[str], None]
+"""Takes one line of progress."""
+
+RANDOM_WEIGHTS = Provenance(
+    weights="random, untrained",
+    licence="Apache-2.0",
+    attribution="",
+    training_data=(),
+    c2gm_version=version("c2gm"),
+)
+
+
+def export_bundle(
+    model: SGDM,
+    output: Path,
+    precision: Precision = "fp32",
+    *,
+    provenance: Provenance = RANDOM_WEIGHTS,
+    plan: CheckPlan | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda line: None,
+) -> Path:
+    """Export `model` as the bundle folder `output` (NAME.c2gm) and return its path.
+
+    `plan` says how much is compared with torch, and its `steps` are the bundle's default steps.
+    Everything is made in a temporary folder beside `output` and moved there at the end, so that
+    on any error nothing is left and an existing bundle stays. Raises ParityError if a graph does
+    not compute what the model does, OutputError if `output` exists or cannot be written.
+    """
+    plan = CheckPlan() if plan is None else plan
+    check_output(output, overwrite)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            folder = Path(scratch) / output.name
+            folder.mkdir()
+            _write_bundle(model, folder, precision, provenance, plan, progress)
+            Bundle.read(folder)
+            _move(folder, output, Path(scratch) / "replaced")
+    except OSError as error:
+        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
+        raise kind(
+            f"{output} cannot be written ({error.strerror or error}); nothing was"
+        ) from error
+    return output
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise OptionError or OutputError where `output` cannot be the place of a new bundle."""
+    if output.suffix != SUFFIX:
+        raise OptionError(f"--output is {output}, expected a name that ends in {SUFFIX}")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; add --overwrite or choose another --output")
+    if output.exists() and not (output.is_dir() and (output / "manifest.json").is_file()):
+        raise OutputError(f"{output} exists and is not a bundle; choose another --output")
+
+
+def _write_bundle(
+    model: SGDM,
+    folder: Path,
+    precision: Precision,
+    provenance: Provenance,
+    plan: CheckPlan,
+    progress: Progress,
+) -> None:
+    config = model.config
+    gflop = count_flops(config)
+    progress("torch model: running the cases to compare with")
+    parity = Parity(reference_cases(model, plan), precision, config.schedule, plan)
+    graphs: dict[str, GraphSpec] = {}
+    for name in GRAPHS:
+        progress(f"{name}: exporting")
+        graph = GRAPH_CLASSES[name](model, precision)
+        files = export_onnx(graph, folder)
+        progress(f"{name}: comparing with torch")
+        if precision == "fp16":
+            parity.check_torch(graph)
+        parity.check_onnx(graph, files[0])
+        specs = tuple(file_spec(folder, file.name) for file in files)
+        graphs[name] = GraphSpec(specs, graph.inputs, graph.outputs, round(gflop[name], 4))
+    _write_embeddings(model, folder)
+    report = json.dumps(parity.report(), indent=1) + "\n"
+    (folder / PARITY_NAME).write_text(report, encoding="utf-8")
+    write_manifest(
+        folder,
+        Manifest(
+            format_version=FORMAT_VERSION,
+            name=folder.name.removesuffix(SUFFIX),
+            preset=config.name,
+            precision=precision,
+            latent_channels=config.autoencoder.latent_channels,
+            latent_factor=FACTOR,
+            scaling_factor=config.autoencoder.scaling_factor,
+            schedule=config.schedule,
+            trained_levels=tuple(LEVELS),
+            cascade_spans=SPANS,
+            default_steps=plan.steps,
+            early_stop={},
+            graphs=graphs,
+            files=tuple(file_spec(folder, file) for file in (EMBEDDINGS_NAME, PARITY_NAME)),
+            provenance=provenance,
+        ),
+    )
+
+
+def _write_embeddings(model: SGDM, folder: Path) -> None:
+    """The table of all scale prompts, computed in float32 whatever the bundle's precision."""
+    keys = list(prompt_keys())
+    states, pooled = model.encode_prompts([scale_prompt(*key) for key in keys])
+    index = {prompt_name(*key): row for row, key in enumerate(keys)}
+    write_embeddings(folder, ScaleEmbeddings(index, states.numpy(), pooled.numpy()))
+
+
+def _move(folder: Path, output: Path, aside: Path) -> None:
+    """Put `folder` in the place of `output`; what was there goes only once that has worked."""
+    if not output.exists():
+        folder.rename(output)
+        return
+    output.rename(aside)
+    try:
+        folder.rename(output)
+    except OSError:
+        aside.rename(output)
+        raise
+    with suppress(OSError):
+        shutil.rmtree(aside)
