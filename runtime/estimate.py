@@ -7,9 +7,8 @@ from pathlib import Path
 from time import perf_counter
 
 from c2gm.runtime.archive import check_output, encode_tile
-from c2gm.runtime.grid import Window
 from c2gm.runtime.job import InferOptions, Job, prepare
-from c2gm.runtime.workers import Reader, cut_tiles
+from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
 
 PROBE_SECONDS = 10.0
 """A probe that takes longer ends before its windows are finished, and sizes stay unknown."""
@@ -76,12 +75,12 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
     try:
         start = perf_counter()
         tiles = 0
-        for window in _unique(chosen):
+        for window in dict.fromkeys(chosen):  # a small plan has fewer than a batch
             reader.submit(window, {})
             ground, sample = reader.next()
             if sample is not None:
                 sampler.admit(sample)
-                tiles += sum(image is not None for _, image in cut_tiles(job.plan, ground, None))
+                tiles += len(tiles_with_data(job.plan, ground))
         size = steps = 0
         while sampler.busy and perf_counter() - start < PROBE_SECONDS:
             steps += 1
@@ -97,7 +96,3 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
         elapsed,
         steps / job.steps if sampler.busy else 1.0,
     )
-
-
-def _unique(windows: list[Window]) -> list[Window]:
-    return list(dict.fromkeys(windows))

@@ -11,17 +11,18 @@ Picture = NDArray[np.uint8]
 def enlarge(picture: Picture, span: int) -> Picture:
     """Enlarge a reference by 2**span: colours bicubic, alpha nearest (method, section 1).
 
-    Takes and returns an RGB or RGBA picture. Enlarging a part equals the part of the enlarged whole
-    except within two source pixels of the cut, where bicubic filtering clamps.
+    Takes and returns an RGB or RGBA picture; colours of invalid pixels do not bleed into valid
+    ones. Enlarging a part equals the part of the enlarged whole except within two source pixels
+    of the cut, where bicubic filtering clamps.
     """
     factor = 1 << span
     height, width = picture.shape[0] * factor, picture.shape[1] * factor
-    colours = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
-    enlarged = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC))
+    image = Image.fromarray(np.ascontiguousarray(picture))  # with alpha, PIL weighs colours by it
+    enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     if picture.shape[2] == 3:
         return enlarged
     alpha = picture[..., 3:].repeat(factor, axis=0).repeat(factor, axis=1)
-    return np.concatenate([enlarged, alpha], axis=2)
+    return np.concatenate([enlarged[..., :3], alpha], axis=2)
 
 
 def to_network(picture: Picture) -> NDArray[np.float32]:

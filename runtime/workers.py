@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mercantile import Tile
@@ -215,6 +216,11 @@ class Writer:
                 self._error = error
 
 
+def tiles_with_data(plan: Plan, ground: Ground) -> list[Tile]:
+    """A window's planned tiles that hold a valid pixel."""
+    return [t for t in plan.tiles_of(ground.window) if _cut(ground.window, t, ground.valid).any()]
+
+
 def cut_tiles(
     plan: Plan, ground: Ground, picture: Picture | None
 ) -> list[tuple[Tile, Picture | None]]:
@@ -224,12 +230,11 @@ def cut_tiles(
     """
     tiles: list[tuple[Tile, Picture | None]] = []
     for tile in plan.tiles_of(ground.window):
-        x, y, width, height = ground.window.tile_box(tile)
-        valid = ground.valid[y : y + height, x : x + width]
+        valid = _cut(ground.window, tile, ground.valid)
         if picture is None or not valid.any():
             tiles.append((tile, None))
             continue
-        cut = with_alpha(picture[y : y + height, x : x + width])
+        cut = with_alpha(_cut(ground.window, tile, picture))
         cut[~valid] = 0
         tiles.append((tile, cut))
     return tiles
@@ -240,3 +245,9 @@ def with_alpha(picture: Picture) -> Picture:
     if picture.shape[2] == 4:
         return picture
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+
+
+def _cut(window: Window, tile: Tile, values: NDArray[Any]) -> NDArray[Any]:
+    """A tile's part of an array over a window, (256, 256, ...)."""
+    x, y, width, height = window.tile_box(tile)
+    return values[y : y + height, x : x + width]

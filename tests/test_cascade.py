@@ -144,3 +144,15 @@ def test_a_missing_tile_is_a_transparent_part_of_the_reference() -> None:
     assert (alpha[32:, 32:] == 255).all()
     assert not alpha[:32].any()
     assert not alpha[:, :32].any()
+
+
+def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
+    window = Window(14, 8580, 5740)
+    tile = mercantile.Tile(8580 >> 2, 5740 >> 2, 12)
+    half = np.full((256, 256, 4), 200, np.uint8)
+    half[..., 3] = 255
+    half[:, :20] = 0
+    reference = reference_picture(window, 2, {tile: half})
+    valid = reference[..., 3] > 0
+    assert valid.mean() == pytest.approx(44 / 64)
+    assert np.abs(reference[..., :3][valid].astype(int) - 200).max() < 20
