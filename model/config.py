@@ -109,7 +109,7 @@ FULL = ModelConfig(
 
 NANO = ModelConfig(
     name="nano",
-    text=TextConfig(width=48, heads=4, layers=2),
+    text=TextConfig(width=32, heads=4, layers=2),
     autoencoder=AutoencoderConfig(
         kind="light",
         latent_channels=8,

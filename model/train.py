@@ -119,7 +119,10 @@ class Trainer:
         )
         trainable = [p for p in stage.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            trainable, lr=options.learning_rate, weight_decay=options.weight_decay
+            trainable,
+            lr=options.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=options.weight_decay,
         )
         stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
