@@ -158,23 +158,25 @@ def buildings_in_rows(
     reach = float(np.hypot(east - west, north - south)) / 2
     u, v = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
     built: list[BaseGeometry] = []
+    step = max(9.0, reach / 40)
+    starts = np.arange(-reach, reach, step)
     row = -reach
     while row < reach:
-        deepest, at = 0.0, -reach
-        while at < reach:
-            long, deep = rng.uniform(*length), rng.uniform(*depth)
-            spot = middle + (at + long / 2) * u + (row + deep / 2) * v
-            hall = Polygon(
-                rectangles(spot[None], u[None], np.array([long]), np.array([deep]), np.zeros(1))[0]
-            )
-            if inner.contains(hall):
-                at += long + gap
-                if rng.random() < keep:
-                    built.append(hall)
-                    deepest = max(deepest, deep)
-            else:
-                at += 9.0
-        row += deepest + gap if deepest else 9.0
+        long = rng.uniform(*length, len(starts))
+        deep = rng.uniform(*depth, len(starts))
+        spots = middle + (starts + long / 2)[:, None] * u + (row + deep / 2)[:, None] * v
+        facing = np.broadcast_to(u, spots.shape)
+        halls = shapely.polygons(rectangles(spots, facing, long, deep, np.zeros(len(starts))))
+        fits = shapely.contains(inner, halls)
+        deepest, free = 0.0, -np.inf
+        for at in np.flatnonzero(fits):
+            if starts[at] < free:
+                continue
+            free = starts[at] + long[at] + gap
+            if rng.random() < keep:
+                built.append(halls[at])
+                deepest = max(deepest, float(deep[at]))
+        row += deepest + gap if deepest else step
     return built
 
 
