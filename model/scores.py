@@ -1,0 +1,140 @@
+"""Scores of painted tiles against the true maps: per tile, then as means and distances of sets."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2gm.model.feature_metrics import (
+    DINO_SOURCE,
+    INCEPTION_SOURCE,
+    DinoFeatures,
+    InceptionFeatures,
+)
+from c2gm.model.metrics import (
+    Gaussian,
+    Pictures,
+    Valid,
+    Values,
+    frechet_distance,
+    psnr_y,
+    ssim_y,
+)
+
+Indices = NDArray[np.int64]
+
+FEWEST_FOR_FID = 2048
+"""Below as many samples as features the covariance is singular and FID biased upwards."""
+
+METRICS: dict[str, dict[str, str]] = {
+    "psnr_y": {
+        "unit": "dB",
+        "better": "higher",
+        "of": "mean over tiles of PSNR on Y, valid pixels",
+    },
+    "ssim_y": {"unit": "", "better": "higher", "of": "mean over tiles of SSIM on Y, valid pixels"},
+    "fid": {
+        "unit": "",
+        "better": "lower",
+        "of": "Frechet distance of FID-Inception-v3 pool features",
+    },
+    "mfp_g": {"unit": "", "better": "higher", "of": "mean of G, eq. 20: 1 - MSE of class tokens"},
+    "mfp_s": {
+        "unit": "",
+        "better": "lower",
+        "of": "mean of S, eq. 21: distance of key similarities",
+    },
+    "mfp": {
+        "unit": "",
+        "better": "not defined: table 3 says higher, the text lower; read mfp_g and mfp_s",
+        "of": "mean of 10 G + 1 S, eq. 22 as written",
+    },
+}
+"""What a report may hold, with the direction of each."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Feature networks that were asked for."""
+
+    inception: InceptionFeatures | None = None
+    dino: DinoFeatures | None = None
+
+    def left_out(self) -> dict[str, str]:
+        """What a report lacks without them, and which file would bring it."""
+        missing = {}
+        if self.inception is None:
+            missing["fid"] = f"--inception-weights FILE was not given; fetch {INCEPTION_SOURCE}"
+        if self.dino is None:
+            missing["mfp"] = f"--dino-weights FILE was not given; fetch {DINO_SOURCE}"
+        return missing
+
+
+class TrueMaps:
+    """The maps that tiles should become: `pictures` (n, 256, 256, 3), and where they count.
+
+    `networks` say what is compared beyond PSNR and SSIM.
+    """
+
+    def __init__(self, pictures: Pictures, valid: Valid, networks: Networks) -> None:
+        self.pictures, self.valid, self.networks = pictures, valid, networks
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def features(self) -> Values | None:
+        """Inception features (n, 2048), computed once; None without the network."""
+        inception = self.networks.inception
+        if inception is None:
+            return None
+        return np.concatenate([inception.features(picture[None]) for picture in self.pictures])
+
+
+class Scores:
+    """Scores of one painter of maps, tile by tile as they are added."""
+
+    def __init__(self, truth: TrueMaps) -> None:
+        self._truth = truth
+        self._painted = np.zeros(len(truth), dtype=bool)
+        self._values: dict[str, Values] = {}
+        self._features: Values | None = None
+        if truth.features is not None:
+            self._features = np.full_like(truth.features, np.nan)
+
+    def add(self, tiles: Indices, pictures: Pictures) -> None:
+        """Score the pictures (len(tiles), 256, 256, 3) of some of the tiles."""
+        truth, networks = self._truth.pictures[tiles], self._truth.networks
+        valid = self._truth.valid[tiles]
+        values = {
+            "psnr_y": psnr_y(pictures, truth, valid),
+            "ssim_y": ssim_y(pictures, truth, valid),
+        }
+        if networks.dino is not None:
+            perception = networks.dino.perception(pictures, truth)
+            values["mfp_g"], values["mfp_s"] = perception.global_, perception.structure
+            values["mfp"] = perception.combined
+        for name, scores in values.items():
+            self._values.setdefault(name, np.full(len(self._truth), np.nan))[tiles] = scores
+        if networks.inception is not None and self._features is not None:
+            self._features[tiles] = networks.inception.features(pictures)
+        self._painted[tiles] = True
+
+    def of(self, tiles: Indices) -> dict[str, float | None]:
+        """Means over tiles and their FID; None where one of them was not painted.
+
+        FID is None for a single tile too. Values are those of `METRICS`.
+        """
+        whole = len(tiles) > 0 and bool(self._painted[tiles].all())
+        result: dict[str, float | None] = {
+            name: float(values[tiles].mean()) if whole else None
+            for name, values in self._values.items()
+        }
+        if self._features is not None and self._truth.features is not None:
+            result["fid"] = None
+            if whole and len(tiles) > 1:
+                made = Gaussian.of_samples(self._features[tiles])
+                true = Gaussian.of_samples(self._truth.features[tiles])
+                result["fid"] = frechet_distance(made, true)
+        return result

@@ -1,0 +1,128 @@
+"""`c2gm-eval` from a dataset folder to report and sheet, with a real, untrained model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from c2gm.model import config
+from c2gm.model.checkpoint import save_model
+from c2gm.model.evaluate import EvaluateOptions, evaluate
+from c2gm.model.evaluate_cli import app
+from c2gm.model.metrics import Pictures
+from c2gm.model.mosaic import Area, Extent, write_area_json
+from c2gm.model.painter import SGDMPainter
+from c2gm.model.scores import Networks
+from c2gm.runtime.errors import OptionError, OutputError, WeightsError
+from tests.tiny import tiny_config, tiny_model
+
+GROUND = Extent(64 * 500, 64 * 300, 64, 64)
+"""One tile of level 12, in pixels of level 10."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One area with levels 12 to 14, all of it validation ground, a strip of it without data."""
+    folder = tmp_path_factory.mktemp("dataset")
+    path = folder / "blocks"
+    path.mkdir()
+    levels = {level: GROUND.finer(level - 10) for level in (12, 13, 14)}
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(60, 250, (8, 8, 3), dtype=np.uint8)
+    for level, extent in levels.items():
+        times = extent.width // 8
+        drawn = blocks.repeat(times, axis=0).repeat(times, axis=1)
+        imagery = np.full((extent.height, extent.width, 4), 255, dtype=np.uint8)
+        imagery[..., :3] = drawn // 2
+        imagery[:, : extent.width // 16] = 0
+        np.save(path / f"imagery_{level}.npy", imagery)
+        np.save(path / f"map_{level}.npy", drawn)
+        np.save(path / f"cells_{level}.npy", np.ones((3, extent.height // 32, extent.width // 32)))
+    area = Area(path, "blocks", "painted", "", "CC0-1.0", levels, (12, 14), (GROUND,))
+    write_area_json(area, path)
+    return folder
+
+
+class TruePainter:
+    """Paints the true map: the scores' upper end."""
+
+    def paint(self, samples) -> Pictures:  # type: ignore[no-untyped-def]
+        return np.stack([sample.target for sample in samples])
+
+
+def test_the_true_map_scores_full_marks_beside_its_baseline(dataset: Path) -> None:
+    result = evaluate(TruePainter(), EvaluateOptions(dataset, 2), Networks(), lambda *_: None)
+    with_reference = result.report["conditions"]["with_reference"]["all"]
+    assert set(with_reference["levels"]) == {"14"}, "level 12 has no coarser map here"
+    row = with_reference["levels"]["14"]
+    assert row["tiles"] == 2
+    assert row["model"] == pytest.approx({"psnr_y": 60.0, "ssim_y": 1.0})
+    assert 10 < row["enlarged_reference"]["psnr_y"] < 60
+    without = result.report["conditions"]["without_reference"]["all"]
+    assert set(without["levels"]) == {"12", "14"}
+    assert without["overall"]["enlarged_reference"]["psnr_y"] is None, "not every tile has one"
+    assert without["kinds"]["painted"]["levels"]["14"]["enlarged_reference"] == pytest.approx(
+        row["enlarged_reference"]
+    )
+
+
+def test_scores_do_not_depend_on_the_batch(dataset: Path) -> None:
+    model = tiny_model()
+    reports = [
+        evaluate(
+            SGDMPainter(model, steps=2, seed=3),
+            EvaluateOptions(dataset, 2, references="without", batch=size),
+            Networks(),
+            lambda *_: None,
+        ).report["conditions"]["without_reference"]["all"]["overall"]["model"]
+        for size in (1, 3)
+    ]
+    assert reports[0] == pytest.approx(reports[1], abs=1e-3)
+
+
+def test_command_writes_report_and_sheet(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(config.PRESETS, "tiny", tiny_config())
+    checkpoint, report, sheet = (tmp_path / n for n in ("t.safetensors", "r.json", "s.png"))
+    save_model(tiny_model(), checkpoint)
+    arguments = ["--dataset", str(dataset), "--checkpoint", str(checkpoint), "--per-level", "1"]
+    outputs = ["--output", str(report), "--sheet", str(sheet)]
+    done = CliRunner().invoke(app, [*arguments, "--steps", "1", *outputs], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    content = json.loads(report.read_text())
+    assert content["model"]["preset"] == "tiny" and content["options"]["steps"] == 1
+    assert "pt_inception" in content["left_out"]["fid"] and "dino_" in content["left_out"]["mfp"]
+    scores = content["conditions"]["with_reference"]["detailed"]["overall"]
+    assert 0 < scores["model"]["psnr_y"] < scores["enlarged_reference"]["psnr_y"]
+    assert f"{scores['model']['psnr_y']:.2f} / " in done.output
+    with Image.open(sheet) as picture:
+        assert picture.width > 5 * 256 and picture.height > 2 * 256
+
+    cases: list[tuple[list[str], type[Exception], str]] = [
+        (["--inception-weights", "absent.pth"], WeightsError, "absent.pth does not exist; fetch"),
+        (["--dino-weights", str(checkpoint)], WeightsError, "no DINO ViT-S or ViT-B"),
+        (["--output", str(tmp_path / "no" / "r.json")], OutputError, "is not a folder"),
+        (["--spans", "3"], OptionError, "choose from 2, 1"),
+        (["--references", "some"], OptionError, "choose from with, without, both"),
+        (["--steps", "0"], OptionError, "must be 1 to 1000"),
+    ]
+    for extra, error, message in cases:
+        with pytest.raises(error, match=message):
+            CliRunner().invoke(app, [*arguments, *extra], catch_exceptions=False)
+
+
+def test_fid_is_over_sets_of_tiles(dataset: Path, tmp_path: Path) -> None:
+    from c2gm.model.feature_metrics import InceptionFeatures, inception_network
+
+    torch.save(inception_network().state_dict(), tmp_path / "inception.pth")
+    networks = Networks(inception=InceptionFeatures(tmp_path / "inception.pth"))
+    options = EvaluateOptions(dataset, 2, references="with")
+    report = evaluate(TruePainter(), options, networks, lambda *_: None).report
+    row = report["conditions"]["with_reference"]["all"]["overall"]
+    assert row["model"]["fid"] == pytest.approx(0.0, abs=1e-6) < row["enlarged_reference"]["fid"]
+    assert any("below 2048" in warning for warning in report["warnings"])
