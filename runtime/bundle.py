@@ -7,18 +7,19 @@ manifest with their size and SHA-256, may not leave the folder, and are checked 
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.runtime.errors import BundleError
-from c2gm.runtime.levels import SPANS, prompt_keys
+from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys
 from c2gm.runtime.schedule import NoiseSchedule
+from c2gm.runtime.strict_json import build
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -206,15 +207,38 @@ def read_manifest(folder: Path) -> Manifest:
             "export the bundle again with this version"
         )
     try:
-        manifest: Manifest = _build(Manifest, document, "manifest")
+        manifest: Manifest = build(Manifest, document, "manifest")
     except (TypeError, ValueError) as error:
         raise BundleError(f"{path}: {error}; export the bundle again") from None
-    missing = set(GRAPHS) - set(manifest.graphs)
-    if missing:
-        raise BundleError(f"{path} lacks the graphs {sorted(missing)}; export the bundle again")
-    if not set(manifest.cascade_spans) <= set(SPANS):
-        raise BundleError(f"{path}: cascade spans {manifest.cascade_spans} are not among {SPANS}")
+    for wrong, what in _contradictions(manifest):
+        if wrong:
+            raise BundleError(f"{path}: {what}; export the bundle again")
     return manifest
+
+
+def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
+    """What types alone don't say of a manifest: pairs of (is it wrong, what is wrong)."""
+    names, graphs = sorted(manifest.graphs), manifest.graphs.values()
+    yield set(names) != set(GRAPHS), f"graphs are {names}, expected {sorted(GRAPHS)}"
+    yield not all(graph.files for graph in graphs), "a graph has no file"
+    listed = [file.name for file in manifest.files]
+    yield (
+        EMBEDDINGS_NAME not in listed,
+        f"files are {listed}, expected {EMBEDDINGS_NAME} among them",
+    )
+    for name in ("latent_channels", "latent_factor", "scaling_factor", "window_multiple"):
+        value = getattr(manifest, name)
+        yield value <= 0, f"{name} is {value}, expected more than 0"
+    steps, limit = manifest.default_steps, manifest.schedule.train_timesteps
+    yield not 1 <= steps <= limit, f"default_steps is {steps}, expected 1 to {limit}"
+    levels, spans = manifest.trained_levels, manifest.cascade_spans
+    yield (
+        not levels or not set(levels) <= set(LEVELS),
+        f"trained_levels {levels} are not among ours",
+    )
+    yield not set(spans) <= set(SPANS), f"cascade_spans {spans} are not among {SPANS}"
+    unknown = set(manifest.early_stop) - {prompt_name(*key) for key in prompt_keys()}
+    yield bool(unknown), f"early_stop has unknown scale prompts {sorted(unknown)}"
 
 
 def _plain(value: object) -> object:
@@ -243,9 +267,10 @@ def _read_embeddings(folder: Path) -> ScaleEmbeddings:
     try:
         with np.load(path, allow_pickle=False) as archive:
             prompts, states, pooled = (archive[k] for k in ("prompts", "states", "pooled"))
-    except (OSError, ValueError, KeyError) as error:
+        states, pooled = states.astype(np.float32), pooled.astype(np.float32)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from None
-    if states.ndim != 3 or pooled.ndim != 2 or not len(prompts) == len(states) == len(pooled):
+    if states.ndim != 3 or pooled.shape != states.shape[::2] or prompts.shape != states.shape[:1]:
         raise BundleError(
             f"{path} has shapes {prompts.shape}, {states.shape}, {pooled.shape}, expected (n,), "
             "(n, tokens, width), (n, width); export the bundle again"
@@ -254,52 +279,6 @@ def _read_embeddings(folder: Path) -> ScaleEmbeddings:
     unknown = set(index) - {prompt_name(*key) for key in prompt_keys()}
     if unknown:
         raise BundleError(f"{path} has unknown scale prompts {sorted(unknown)}; export it again")
-    return ScaleEmbeddings(index, states.astype(np.float32), pooled.astype(np.float32))
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make a value of the annotated type from JSON; unknown, missing or ill-typed is an error."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} is {type(value).__name__}, expected an object")
-        hints = get_type_hints(kind)
-        unknown = set(value) - {f.name for f in fields(kind)}
-        if unknown:
-            raise ValueError(f"{where} has unknown keys {sorted(unknown)}")
-        built = {k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()}
-        return kind(**built)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        for option in arguments:
-            if option is not NoneType:
-                try:
-                    return _build(option, value, where)
-                except (TypeError, ValueError):
-                    continue
-        raise TypeError(f"{where} is {value!r}, expected {kind}")
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where} is {value!r}, expected one of {arguments}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"{where} is {type(value).__name__}, expected a list")
-        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(inner) != len(value):
-            raise ValueError(f"{where} has {len(value)} items, expected {len(inner)}")
-        return tuple(
-            _build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(inner, value, strict=True))
-        )
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} is {type(value).__name__}, expected an object")
-        return MappingProxyType(
-            {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-        )
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if type(value) is not kind:
-        raise TypeError(f"{where} is {value!r}, expected {getattr(kind, '__name__', kind)}")
-    return value
+    if len(index) != len(prompts) or not (np.isfinite(states).all() and np.isfinite(pooled).all()):
+        raise BundleError(f"{path} repeats a scale prompt or holds NaN; export the bundle again")
+    return ScaleEmbeddings(index, states, pooled)
