@@ -63,6 +63,11 @@ def _add_noise(colours: Picture, deviation: float, rng: Generator) -> Picture:
     return np.clip(colours + noise, 0, 255).astype(np.uint8)
 
 
+def fill_gaps(picture: Picture, value: int) -> None:
+    """Paint invalid pixels black or white and call them valid, as scenes without a mask do."""
+    picture[picture[..., 3] == 0] = (value, value, value, 255)
+
+
 def random_footprint(valid: Mask, rng: Generator) -> Mask:
     """A rotated rectangle around some valid pixel: true where the scene goes on, as `valid`."""
     height, width = valid.shape

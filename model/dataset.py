@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from c2gm.model.augment import degrade_reference, random_footprint, turn, vary_imagery
+from c2gm.model.augment import degrade_reference, fill_gaps, random_footprint, turn, vary_imagery
 from c2gm.model.cartography import BACKGROUND
 from c2gm.model.mosaic import CELL, GROUND_LEVEL, Area, Extent, Picture, crop, open_areas
 from c2gm.model.mosaic_build import luma
@@ -190,9 +190,13 @@ class TileSampler:
         if not self.options.augment:
             return sample
         symmetry = int(rng.integers(8))
-        reference = sample.reference
+        imagery, reference = vary_imagery(sample.imagery, rng), sample.reference
+        if rng.random() < 0.04:
+            fill_gaps(imagery, int(rng.choice((0, 255))))
+            if reference is not None:
+                reference[..., 3] = 255
         return Sample(
-            imagery=turn(vary_imagery(sample.imagery, rng), symmetry),
+            imagery=turn(imagery, symmetry),
             target=turn(sample.target, symmetry),
             reference=None if reference is None else turn(reference, symmetry),
             level=sample.level,

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import shapely
 from rasterio.enums import MaskFlags, Resampling
+from rasterio.features import sieve
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from c2gm.model.cartography import VectorMap, read_vectors
+from c2gm.model.cartography import VectorLayer, VectorMap, read_vectors
 from c2gm.model.dubai import dubai
 from c2gm.model.mosaic import GROUND_LEVEL, Extent, Picture
 from c2gm.model.mosaic_build import AreaPlan
@@ -22,6 +24,8 @@ from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M, LEVELS, TILE_SIZE
 ALL_LEVELS = tuple(LEVELS)
 OSM_CREDIT = "OpenStreetMap contributors"
 _PAINTED_LICENCE = "ODbL-1.0 (vectors); imagery painted by c2gm"
+
+_BLOCK = 8
 
 Bounds = tuple[float, float, float, float]
 
@@ -83,6 +87,27 @@ def read_geotiff(path: Path, level: int, extent: Extent) -> Picture:
     return picture
 
 
+def without_blanks(picture: Picture) -> Picture:
+    """RGBA with white patches made invalid: where SWISSIMAGE has no flight, it is white.
+
+    A patch is at least 24 blocks of 8 x 8 px without a pixel below 248, with its bright rim.
+    """
+    height, width = picture.shape[0] // _BLOCK, picture.shape[1] // _BLOCK
+    inner = picture[: height * _BLOCK, : width * _BLOCK]
+    darkest = inner[..., :3].min(axis=2).reshape(height, _BLOCK, width, _BLOCK).min(axis=(1, 3))
+    blank = sieve((darkest >= 248).astype(np.uint8), 24, connectivity=8) > 0
+    if not blank.any():
+        return picture
+    near = np.pad(blank, 1)
+    near = near[2:, 1:-1] | near[:-2, 1:-1] | near[1:-1, 2:] | near[1:-1, :-2] | blank
+    area = near.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
+    area &= (inner[..., :3].min(axis=2) >= 225) | blank.repeat(_BLOCK, axis=0).repeat(
+        _BLOCK, axis=1
+    )
+    inner[area] = 0
+    return picture
+
+
 def geotiff_area(
     name: str,
     imagery: Path,
@@ -112,7 +137,7 @@ def geotiff_area(
         validation=validation,
         vectors=lambda: read_vectors(vectors, shift_m=shift),
         vectors_name=f"{vectors}{shift_px}",
-        imagery=lambda extent: read_geotiff(imagery, finest, extent),
+        imagery=lambda extent: without_blanks(read_geotiff(imagery, finest, extent)),
     )
 
 
@@ -180,18 +205,21 @@ def painted_areas(ground: PaintedGround, seed: int) -> Iterator[AreaPlan]:
     column, row, columns, rows = ground.held_out
     validation = (tiles_extent(ground.x + column, ground.y + row, columns, rows, 14, GROUND_LEVEL),)
 
-    def plan(name: str, style_seed: int, extent: Extent, levels: tuple[int, ...]) -> AreaPlan:
+    def plan(
+        name: str,
+        style_seed: int,
+        extent: Extent,
+        levels: tuple[int, ...],
+        vectors: Callable[[], VectorMap],
+    ) -> AreaPlan:
         finest = max(levels)
-
-        @lru_cache(maxsize=1)
-        def painter() -> Painter:
-            key = [seed, style_seed, *ground.name.encode()]
-            return Painter(ground.vectors(), random_style(np.random.default_rng(key)))
 
         def imagery(window: Extent) -> Picture:
             picture = np.full((window.height, window.width, 4), 255, dtype=np.uint8)
             box = (window.left, window.top, window.width, window.height)
-            picture[..., :3] = painter().paint(finest, *box)
+            picture[..., :3] = _painter(vectors, (seed, style_seed, *ground.name.encode())).paint(
+                finest, *box
+            )
             return picture
 
         return AreaPlan(
@@ -203,29 +231,63 @@ def painted_areas(ground: PaintedGround, seed: int) -> Iterator[AreaPlan]:
             targets=tuple(z for z in levels if min(levels) == GROUND_LEVEL or z > ground.whole),
             extent=extent,
             validation=validation,
-            vectors=ground.vectors,
-            vectors_name=ground.name,
+            vectors=vectors,
+            vectors_name=ground.name if vectors is ground.vectors else name,
             imagery=imagery,
         )
 
     whole_levels = tuple(range(GROUND_LEVEL, ground.whole + 1))
     for style in range(ground.styles):
         extent = tiles_extent(ground.x, ground.y, ground.columns, ground.rows, 14, ground.whole)
-        first = plan(f"{ground.name}_s{style}", style, extent, whole_levels)
+        first = plan(f"{ground.name}_s{style}", style, extent, whole_levels, ground.vectors)
         shared = f"{ground.name}_s0" if style else None
         yield AreaPlan(**{**first.__dict__, "map_from": shared})
     for index, (column, row) in enumerate(ground.details):
         levels = tuple(range(ground.whole - 1, 18))
         extent = tiles_extent(ground.x + column, ground.y + row, 2, 2, 14, 17)
-        yield plan(f"{ground.name}_d{index}", 100 + index, extent, levels)
+        near = partial(_part, ground.vectors, extent, 17)
+        yield plan(f"{ground.name}_d{index}", 100 + index, extent, levels, near)
+
+
+# One of each at a time: plans outlive their turn, large maps and painters must not.
+@lru_cache(maxsize=1)
+def _painter(vectors: Callable[[], VectorMap], key: tuple[int, ...]) -> Painter:
+    return Painter(vectors(), random_style(np.random.default_rng(key)))
+
+
+@lru_cache(maxsize=1)
+def _region(file: Path) -> VectorMap:
+    return read_vectors(file)
+
+
+@lru_cache(maxsize=1)
+def _world(seed: int, bounds: Bounds) -> VectorMap:
+    return generate_world(seed, bounds)
+
+
+def _part(vectors: Callable[[], VectorMap], extent: Extent, level: int) -> VectorMap:
+    """What of a vector map lies within 400 m of an extent; large polygons are cut."""
+    size, half = unit(level), EARTH_CIRCUMFERENCE_M / 2
+    west, north = extent.left * size - half - 400, half - extent.top * size + 400
+    east, south = west + extent.width * size + 800, north - extent.height * size - 800
+    layers = {}
+    for name, layer in vectors().items():
+        left, bottom, right, top = shapely.bounds(layer.geometry).T
+        inside = (left < east) & (right > west) & (bottom < north) & (top > south)
+        geometry = layer.geometry[inside]
+        if name != "building":
+            geometry = shapely.clip_by_rect(shapely.make_valid(geometry), west, south, east, north)
+        kept = ~shapely.is_empty(geometry)
+        layers[name] = VectorLayer(geometry[kept], layer.kind[inside][kept])
+    return layers
 
 
 def regions(data: Path) -> Iterator[PaintedGround]:
     """The OpenStreetMap regions, with the level-14 tiles they cover."""
     table = {
         "zurich": (9, ((1, 2), (4, 4), (7, 5)), (7, 0, 2, 9)),
-        "rotterdam": (10, ((1, 6), (4, 2), (8, 3)), (8, 0, 2, 9)),
         "solothurn": (10, ((1, 3), (5, 5), (8, 2)), (8, 0, 2, 9)),
+        "rotterdam": (10, ((1, 6), (4, 2), (8, 3)), (8, 0, 2, 9)),
     }
     corners = {"zurich": (939258, 6014677), "rotterdam": (486751, 6794946)}
     corners["solothurn"] = (829189, 5982879)
@@ -241,8 +303,8 @@ def regions(data: Path) -> Iterator[PaintedGround]:
             y=round((half - north) / tile),
             columns=columns,
             rows=9,
-            vectors=lru_cache(maxsize=1)(lambda file=file: read_vectors(file)),
-            styles=3,
+            vectors=partial(_region, file),
+            styles=2,
             whole=15,
             details=details,
             held_out=held_out,
@@ -278,9 +340,7 @@ def worlds(seed: int) -> Iterator[PaintedGround]:
             y=y,
             columns=_WORLD_TILES,
             rows=_WORLD_TILES,
-            vectors=lru_cache(maxsize=1)(
-                lambda number=number, bounds=bounds: generate_world(seed * 1000 + number, bounds)
-            ),
+            vectors=partial(_world, seed * 1000 + number, bounds),
             styles=2,
             whole=14,
             details=_WORLD_DETAILS[:1] if held_out else _WORLD_DETAILS,
@@ -290,7 +350,7 @@ def worlds(seed: int) -> Iterator[PaintedGround]:
         )
 
 
-SOURCES = ("swiss", "dubai", "osm", "worlds")
+SOURCES = ("swiss", "worlds", "osm", "dubai")
 
 
 def plans(source: str, data: Path, seed: int) -> Iterator[AreaPlan]:
@@ -299,11 +359,10 @@ def plans(source: str, data: Path, seed: int) -> Iterator[AreaPlan]:
         yield from swiss(data)
     elif source == "dubai":
         yield from dubai(data)
-    elif source == "osm":
-        for ground in regions(data):
-            yield from painted_areas(ground, seed)
-    elif source == "worlds":
-        for ground in worlds(seed):
-            yield from painted_areas(ground, seed)
+    elif source in ("osm", "worlds"):
+        grounds = regions(data) if source == "osm" else worlds(seed)
+        # Width before depth: every ground once, then details, then further styles.
+        areas = [area for ground in grounds for area in painted_areas(ground, seed)]
+        yield from sorted(areas, key=lambda area: ("_s0" not in area.name, area.map_from or ""))
     else:
         raise DataError(f"unknown source {source!r}; choose from {', '.join(SOURCES)}")
