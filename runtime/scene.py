@@ -1,48 +1,61 @@
 """A raster of any kind -> imagery of any window of any level, with its validity."""
 
+import hashlib
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from c2gm.runtime.footprint import Box, Footprint
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
+from rasterio.windows import Window as RasterWindow
+
+from c2gm.runtime.errors import C2GMError, LevelError, ReferenceMapError, SceneError
+from c2gm.runtime.footprint import bounds
 from c2gm.runtime.pixels import Picture
+from c2gm.runtime.pyramid import Layer, Pyramid, level_resolution_m
+from c2gm.runtime.raster import GDAL_OPTIONS, RASTER_ERRORS, Raster, damaged, open_raster, shrunk
+from c2gm.runtime.survey import Stretch, Survey, footprints, survey
+
+FINER_LEVELS = 3
+"""Levels finer than the data by more than this are refused."""
 
 
-class Scene:
-    """Imagery opened by `Scene.open`; a context manager. Reads take an internal lock.
+class _Opened:
+    """What scene and reference map share: reading, fingerprint, closing."""
 
-    `bounds` degrees; `native_level` the level whose pixels are nearest to the data's own;
-    `footprints` where valid data is, coarsely, for `grid.plan`.
-    """
-
-    path: Path
-    bounds: Box
-    native_level: int
-    footprints: tuple[Footprint, ...]
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open and survey a scene. Raises SceneError."""
-        raise NotImplementedError
+    def __init__(self, layers: list[Layer], error: type[C2GMError]) -> None:
+        self._files = layers[0].raster.files
+        self._error = error
+        self._pyramid = Pyramid(layers, error)
+        self.path = layers[0].raster.path
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> Picture:
-        """RGBA picture (height, width, 4) of a box in level pixels; outside the data alpha is 0.
+        """RGBA (height, width, 4) of a box in level pixels; alpha 255 where there is data.
 
-        Raises SceneError where the file is damaged.
+        Elsewhere all four are 0. A pixel has data where at least half of it does. Raises SceneError
+        or ReferenceMapError where a file is damaged.
         """
-        raise NotImplementedError
-
-    def check_levels(self, levels: Iterable[int]) -> str | None:
-        """A warning for levels finer than the data; LevelError beyond three levels finer."""
-        raise NotImplementedError
+        return self._pyramid.read(level, left, top, width, height)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the scene's files."""
-        raise NotImplementedError
+        """SHA-256 over the content of all files that belong to the raster, hexadecimal."""
+        digest = hashlib.sha256()
+        for path in sorted(path for path in self._files if path.is_file()):
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as failure:
+                raise self._error(damaged(path, failure)) from None
+        return digest.hexdigest()
 
     def close(self) -> None:
-        """Close all datasets."""
+        """Close all files."""
+        self._pyramid.close()
 
     def __enter__(self) -> Self:
         return self
@@ -56,5 +69,115 @@ class Scene:
         self.close()
 
 
-class ReferenceMap(Scene):
-    """An existing base map (raster or MBTiles): same reading, ReferenceMapError for errors."""
+class Scene(_Opened):
+    """The imagery of a run, opened by `Scene.open`; a context manager, for any thread.
+
+    `resolution_m`: side of its pixels in web-mercator metres; `native_level`: the level whose
+    pixels are nearest to that; `bounds` in degrees; `footprints`: where valid data is, coarsely;
+    `stretch`: what made 8 bits of other pixels, None for 8-bit imagery.
+    """
+
+    def __init__(self, raster: Raster, result: Survey) -> None:
+        self.resolution_m = raster.resolution_m
+        self.native_level = round(math.log2(level_resolution_m(0) / raster.resolution_m))
+        self.footprints = footprints(raster, result)
+        self.bounds = bounds(self.footprints)
+        self.stretch = None if raster.dtype == np.uint8 else result.stretch()
+        self._memory = MemoryFile()
+        layers = [Layer(raster, self.stretch, result.alpha_high)]
+        if result.factor > 1:
+            layers.append(Layer(_small_copy(self._memory, raster, result, self.stretch)))
+        super().__init__(layers, SceneError)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a scene and read it through once. Raises SceneError for anything unusable."""
+        raster = open_raster(path, SceneError)
+        try:
+            with rasterio.Env(**GDAL_OPTIONS):
+                result = survey(raster)
+                if not result.coverage.any():
+                    raise SceneError(
+                        f"{path} has no valid pixel, all of it is nodata; choose another scene"
+                    )
+                return cls(raster, result)
+        except RASTER_ERRORS as failure:
+            raster.dataset.close()
+            raise SceneError(damaged(path, failure)) from None
+        except BaseException:
+            raster.dataset.close()
+            raise
+
+    def check_levels(self, levels: Iterable[int]) -> str | None:
+        """A warning for levels finer than the data. Raises LevelError beyond three levels finer."""
+        finest, native = max(levels), self.native_level
+        found = (
+            f"level {finest} is {finest - native} finer than what {self.path.name} shows (level "
+            f"{native}, {self.resolution_m:.2f} m at the equator)"
+        )
+        if finest > native + FINER_LEVELS:
+            raise LevelError(f"{found}; choose --levels up to {native + FINER_LEVELS}")
+        return f"{found}: details there are guesses" if finest > native else None
+
+    def close(self) -> None:
+        """Close all files."""
+        super().close()
+        self._memory.close()
+
+
+class ReferenceMap(_Opened):
+    """An existing base map, opened by `ReferenceMap.open`; a context manager, for any thread.
+
+    A level is read from the file's overview of that resolution, which in an MBTiles file is the map
+    of that level.
+    """
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a base map of 8-bit colours. Raises ReferenceMapError for anything else."""
+        raster = open_raster(path, ReferenceMapError)
+        layers = [Layer(raster)]
+        if raster.dtype != np.uint8:
+            raster.dataset.close()
+            raise ReferenceMapError(
+                f"{path} has {raster.dtype} pixels, expected a map with 8-bit colours; convert it "
+                "with gdal_translate -ot Byte"
+            )
+        if raster.dataset.driver != "VRT":
+            for level in range(len(raster.dataset.overviews(raster.colours[0]))):
+                layers.append(Layer(open_raster(path, ReferenceMapError, overview_level=level)))
+        return cls(layers, ReferenceMapError)
+
+
+def _small_copy(
+    memory: MemoryFile, raster: Raster, result: Survey, stretch: Stretch | None
+) -> Raster:
+    """The survey's averages as a raster in memory, 8 bits with alpha."""
+    bands, height, width = result.colours.shape
+    meaning = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    with memory.open(
+        driver="GTiff",
+        width=width,
+        height=height,
+        count=bands + 1,
+        dtype="uint8",
+        crs=raster.dataset.crs,
+        transform=shrunk(raster.dataset.transform, result.factor),
+        tiled=True,
+    ) as copy:
+        copy.colorinterp = (*(meaning if bands == 3 else (ColorInterp.gray,)), ColorInterp.alpha)
+        for top in range(0, height, 512):
+            rows = slice(top, min(top + 512, height))
+            colours = result.colours[:, rows]
+            if stretch is not None:
+                colours = stretch.apply(colours)
+            window = RasterWindow(0, top, width, rows.stop - top)
+            copy.write(np.concatenate([colours, result.coverage[None, rows]]), window=window)
+    return replace(
+        raster,
+        dataset=memory.open(),
+        colours=tuple(range(1, bands + 1)),
+        alpha=bands + 1,
+        transforms=tuple(shrunk(transform, result.factor) for transform in raster.transforms),
+        resolution_m=raster.resolution_m * result.factor,
+    )

@@ -1,0 +1,280 @@
+"""Opening any GDAL raster: what is wrong with it, which bands are its colours, where it lies."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform as transform_points
+
+from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.footprint import world_from_degrees
+from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
+
+RASTER_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises when GDAL fails."""
+
+GDAL_OPTIONS: dict[str, Any] = {
+    "GDAL_CACHEMAX": 256 << 20,  # bytes; the default is a share of the machine's memory
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a truncated JPEG must not pass as a grey area
+}
+
+WorldBox = tuple[float, float, float, float]
+"""Left, top, right, bottom in world units (see `footprint`)."""
+
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+_GRID = 65  # points a side at which a raster's outline is projected
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """An open raster that passed all checks.
+
+    `dataset`: the rasterio dataset to read, a VRT over the file where bands had to be chosen or a
+    palette expanded; `colours`: its bands with grey (one) or red, green and blue (three); `alpha`:
+    its alpha band or None; `boxes`: where it lies, two boxes across the antimeridian;
+    `transforms`: its transform for each box (longitudes may be off by whole turns);
+    `resolution_m`: side of a pixel at its centre in web-mercator metres; `files`: all its files.
+    """
+
+    path: Path
+    dataset: Any
+    colours: tuple[int, ...]
+    alpha: int | None
+    boxes: tuple[WorldBox, ...]
+    transforms: tuple[Affine, ...]
+    resolution_m: float
+    files: tuple[Path, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return np.dtype(self.dataset.dtypes[0])
+
+
+def open_raster(path: Path, error: type[C2GMError], **options: Any) -> Raster:
+    """Open and check a raster; `options` go to GDAL. Raises `error` with one line."""
+    with rasterio.Env(**GDAL_OPTIONS), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            dataset = rasterio.open(path, **options)
+        except RASTER_ERRORS as failure:
+            raise error(_why_not_opened(path, failure)) from None
+        try:
+            return _checked(path, dataset, error)
+        except RASTER_ERRORS as failure:
+            dataset.close()
+            raise error(f"{path} cannot be read ({_line(failure)}); copy it again") from None
+        except BaseException:
+            dataset.close()
+            raise
+
+
+def shrunk(transform: Affine, factor: int) -> Affine:
+    """The transform of a raster whose pixels are `factor` times larger."""
+    t = transform
+    return Affine(t.a * factor, t.b * factor, t.c, t.d * factor, t.e * factor, t.f)
+
+
+def moved(transform: Affine, x: float) -> Affine:
+    """A transform whose origin lies further east by `x`."""
+    t = transform
+    return Affine(t.a, t.b, t.c + x, t.d, t.e, t.f)
+
+
+def damaged(path: Path, failure: Exception) -> str:
+    """The message for a raster that fails while it is read."""
+    return f"{path} is damaged or truncated ({_line(failure)}); copy or download it again"
+
+
+def _line(failure: Exception) -> str:
+    return " ".join(str(failure.__cause__ or failure).split())
+
+
+def _why_not_opened(path: Path, failure: Exception) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, expected a raster file; name the file in it"
+    if not path.exists():
+        return f"{path} does not exist; check the path"
+    if not path.stat().st_size:
+        return f"{path} is empty (0 bytes); copy or download it again"
+    return (
+        f"{path} is not a raster that GDAL can read, or it is truncated ({_line(failure)}); "
+        "give a GeoTIFF or another georeferenced raster"
+    )
+
+
+def _checked(path: Path, dataset: Any, error: type[C2GMError]) -> Raster:
+    if not dataset.count:
+        hint = f", for example {dataset.subdatasets[0]}" if dataset.subdatasets else ""
+        raise error(
+            f"{path} has no bands but {len(dataset.subdatasets)} subdatasets{hint}; convert one "
+            "with gdal_translate"
+        )
+    if not dataset.crs:
+        found = "only ground control points" if dataset.gcps[0] else "no coordinate system"
+        raise error(
+            f"{path} has {found}; georeference it, for example gdalwarp -t_srs EPSG:3857 IN OUT, "
+            "or gdal_edit.py -a_srs EPSG:CODE FILE if its coordinates are right"
+        )
+    transform: Affine = dataset.transform
+    if transform.is_identity or not abs(transform.determinant) > 0:
+        raise error(
+            f"{path} has no georeference (its geotransform is {tuple(transform)[:6]}); add a world "
+            "file, or georeference it with gdal_translate -a_ullr"
+        )
+    if any(kind not in _GDAL_TYPES for kind in dataset.dtypes):
+        raise error(
+            f"{path} has {dataset.dtypes[0]} pixels, expected integers or floats; convert them, "
+            "complex ones to amplitudes"
+        )
+    colours, alpha = _bands(path, dataset, error)
+    boxes, transforms, resolution_m = _place(path, dataset, error)
+    files = tuple(Path(name) for name in dataset.files)
+    bands = [*colours, *([alpha] if alpha else [])]
+    palette = dataset.colorinterp[colours[0] - 1] == ColorInterp.palette
+    if palette or len(bands) < dataset.count:
+        dataset = rasterio.open(_vrt(dataset, bands, palette))
+        colours, alpha = ((1, 2, 3), 4) if palette else (colours, alpha)
+        if not palette:
+            colours = tuple(range(1, len(colours) + 1))
+            alpha = len(bands) if alpha else None
+    return Raster(path, dataset, colours, alpha, boxes, transforms, resolution_m, files)
+
+
+def _bands(path: Path, dataset: Any, error: type[C2GMError]) -> tuple[tuple[int, ...], int | None]:
+    """Bands of the colours (one or three) and of alpha, by colour interpretation."""
+    meaning: tuple[ColorInterp, ...] = dataset.colorinterp
+    alpha = meaning.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in meaning else None
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in meaning for colour in rgb):
+        return tuple(meaning.index(colour) + 1 for colour in rgb), alpha
+    others = tuple(band for band in range(1, dataset.count + 1) if band != alpha)
+    if len(others) == 1:
+        return others, alpha
+    if len(others) >= 3:
+        return others[:3], alpha
+    names = ", ".join(colour.name for colour in meaning)
+    raise error(
+        f"{path} has {dataset.count} bands ({names}), expected grey, grey and alpha, or at least "
+        "three colours; choose bands with gdal_translate -b"
+    )
+
+
+def _vrt(dataset: Any, bands: list[int], palette: bool) -> str:
+    """A virtual raster (GDAL's VRT format) of some bands, or of a palette's colours."""
+    nodata = None if palette else dataset.nodata
+    shared = MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1]
+    name = f'<SourceFilename relativeToVRT="0">{escape(dataset.name)}</SourceFilename>'
+    kind = _GDAL_TYPES[dataset.dtypes[0]]
+    lines = [
+        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">',
+        f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>",
+        f"<GeoTransform>{','.join(map(repr, dataset.transform.to_gdal()))}</GeoTransform>",
+    ]
+    sources = [(bands[0], part) for part in (1, 2, 3, 4)] if palette else [(b, 0) for b in bands]
+    meaning = ["Red", "Green", "Blue", "Alpha"] if palette else None
+    for number, (band, part) in enumerate(sources, start=1):
+        colour = meaning[number - 1] if meaning else dataset.colorinterp[band - 1].name.title()
+        table = f"<ColorTableComponent>{part}</ColorTableComponent>" if palette else ""
+        # A palette's invalid pixels are left out, so that their alpha stays 0.
+        masked = "<UseMaskBand>true</UseMaskBand>" if palette else ""
+        lines += [
+            f'<VRTRasterBand dataType={quoteattr(kind)} band="{number}">',
+            f"<ColorInterp>{colour}</ColorInterp>",
+            f"<NoDataValue>{nodata!r}</NoDataValue>" if nodata is not None else "",
+            f"<ComplexSource>{name}<SourceBand>{band}</SourceBand>{table}{masked}</ComplexSource>",
+            "</VRTRasterBand>",
+        ]
+    if shared and not palette:
+        lines += [
+            '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>',
+            f"{name}<SourceBand>mask,1</SourceBand>",
+            "</SimpleSource></VRTRasterBand></MaskBand>",
+        ]
+    return "".join([*lines, "</VRTDataset>"])
+
+
+def _place(
+    path: Path, dataset: Any, error: type[C2GMError]
+) -> tuple[tuple[WorldBox, ...], tuple[Affine, ...], float]:
+    """Boxes, transforms and resolution of `Raster`."""
+    columns = np.linspace(0, dataset.width, _GRID)
+    rows = np.linspace(0, dataset.height, _GRID)
+    centre = dataset.width / 2, dataset.height / 2
+    steps = np.array([centre, (centre[0] + 1, centre[1]), (centre[0], centre[1] + 1)])
+    try:
+        longitude, latitude = _degrees(dataset, *np.meshgrid(columns, rows))
+        points = np.stack(_degrees(dataset, steps[:, 0], steps[:, 1]))
+    except RASTER_ERRORS:
+        longitude, latitude, points = (np.full((_GRID, _GRID), np.inf) for _ in range(3))
+    finite = np.isfinite(longitude) & np.isfinite(latitude)
+    if not finite.any() or not np.isfinite(points).all() or abs(points[1]).max() > 90:
+        raise error(
+            f"{path} does not lie on the Earth in its coordinate system ({_name(dataset.crs)}); "
+            "check its georeference with gdalinfo"
+        )
+    if finite.all():  # neighbouring points differ by less than half the world
+        longitude = np.unwrap(np.unwrap(longitude, axis=0, period=360), axis=1, period=360)
+    _, top = world_from_degrees(0, float(latitude[finite].max()))
+    _, bottom = world_from_degrees(0, float(latitude[finite].min()))
+    world = np.array([world_from_degrees(*point) for point in points.T.tolist()])
+    across = world[1:] - world[0]
+    across[:, 0] -= across[:, 0].round()  # the shorter way around the world
+    resolution_m = EARTH_CIRCUMFERENCE_M * math.sqrt(abs(float(np.linalg.det(across))))
+    if not top < bottom or not resolution_m > 0:
+        raise error(
+            f"{path} lies outside the web-mercator world (beyond 85.05 degrees north or south); "
+            "choose imagery nearer to the equator"
+        )
+    west, east = float(longitude[finite].min()), float(longitude[finite].max())
+    transform: Affine = dataset.transform
+    if dataset.crs.is_geographic:  # its longitudes may run from 0 to 360, or beyond 180
+        turns = round((transform.c - float(longitude[0, 0])) / 360)
+        west, east = west + 360 * turns, east + 360 * turns
+    elif east - west >= 360:  # a pole inside
+        west, east = -180.0, 180.0
+    boxes, transforms = [], []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360 - 1e-9)):
+        left, right = max(west - 360 * turn, -180), min(east - 360 * turn, 180)
+        boxes.append((left / 360 + 0.5, top, right / 360 + 0.5, bottom))
+        shift = 360 * turn if dataset.crs.is_geographic else 0
+        transforms.append(moved(transform, -shift))
+    return tuple(boxes), tuple(transforms), resolution_m
+
+
+def _name(crs: Any) -> str:
+    return str(crs.to_authority() or "custom") if crs else "none"
+
+
+def _degrees(
+    dataset: Any, column: NDArray[np.float64], row: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    t: Affine = dataset.transform
+    x, y = (
+        t.a * column.ravel() + t.b * row.ravel() + t.c,
+        t.d * column.ravel() + t.e * row.ravel() + t.f,
+    )
+    longitude, latitude = transform_points(dataset.crs, "OGC:CRS84", x, y)
+    return np.reshape(longitude, column.shape), np.reshape(latitude, column.shape)

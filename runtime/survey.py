@@ -1,0 +1,176 @@
+"""One pass over a whole raster: is every block readable, where is data, how bright is it.
+
+The pass leaves a small copy of the raster (averages of square blocks of pixels), from which coarse
+levels are read and the stretch is taken, and finds damage before any work is done.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.transform import Affine
+from rasterio.warp import reproject
+from rasterio.windows import Window as RasterWindow
+
+from c2gm.runtime.footprint import Footprint
+from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
+from c2gm.runtime.raster import Raster, WorldBox, shrunk
+
+COPY_SIDE = 4096
+"""Longest side of the small copy in pixels."""
+
+FOOTPRINT_SIDE = 1024
+"""Longest side of a footprint's mask in cells."""
+
+PERCENTILES = (2.0, 98.0)
+"""Pixels below and above these percentiles of the scene become black and white."""
+
+_STRIP_BYTES = 48 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One linear stretch for the whole scene: `low` and `high` of each band become 0 and 255."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Pixels (bands, height, width) of any type -> 0..255; not-a-number becomes 0."""
+        low = np.array(self.low, dtype=np.float32)[:, None, None]
+        high = np.array(self.high, dtype=np.float32)[:, None, None]
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        return np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255).round().astype("u1")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A raster's small copy, north and south as in the raster.
+
+    `factor`: side of a block in pixels; `colours` (bands, height, width): block averages, uint8 or
+    float32; `coverage` (height, width): share of valid pixels of each block, 1..255, 0 for none.
+    `alpha_high`: the largest value of the raster's alpha band, 0 without one.
+    """
+
+    factor: int
+    colours: NDArray[Any]
+    coverage: NDArray[np.uint8]
+    alpha_high: float
+
+    def stretch(self) -> Stretch:
+        """The stretch between the percentiles of every band, over valid blocks."""
+        thin = np.s_[
+            :: max(1, self.coverage.shape[0] // 1024), :: max(1, self.coverage.shape[1] // 1024)
+        ]
+        values = self.colours[:, *thin][:, self.coverage[thin] > 0]
+        low, high = np.percentile(values, PERCENTILES, axis=1)
+        high = np.where(high > low, high, low + 1)
+        return Stretch(tuple(map(float, low)), tuple(map(float, high)))
+
+
+def survey(raster: Raster) -> Survey:
+    """Read every block once. Raises what rasterio raises where the file is damaged."""
+    dataset = raster.dataset
+    factor = math.ceil(max(dataset.width, dataset.height) / COPY_SIDE)
+    shape = -(-dataset.height // factor), -(-dataset.width // factor)
+    kind = np.uint8 if raster.dtype == np.uint8 else np.float32
+    colours = np.zeros((len(raster.colours), *shape), dtype=kind)
+    coverage = np.zeros(shape, dtype=np.uint8)
+    alpha_high = 0.0
+    for window in _strips(raster, factor):
+        values, valid, alpha = read_pixels(raster, window)
+        alpha_high = max(alpha_high, alpha)
+        rows = slice(window.row_off // factor, -(-(window.row_off + window.height) // factor))
+        means, share = _averages(values, valid, factor)
+        colours[:, rows] = means.round() if kind is np.uint8 else means
+        coverage[rows] = np.ceil(share * 255)
+    return Survey(factor, colours, coverage, alpha_high)
+
+
+def read_pixels(
+    raster: Raster, window: RasterWindow
+) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
+    """Colours (bands, height, width), validity (height, width) and largest alpha of a window."""
+    values = raster.dataset.read(list(raster.colours), window=window)
+    alpha_high = 0.0
+    if raster.alpha is not None:
+        alpha = raster.dataset.read(raster.alpha, window=window)
+        valid, alpha_high = alpha > 0, float(alpha.max())
+    elif MaskFlags.all_valid in raster.dataset.mask_flag_enums[0]:
+        valid = np.ones(values.shape[1:], dtype=np.bool_)
+    else:
+        valid = raster.dataset.dataset_mask(window=window) > 0
+    if values.dtype.kind == "f":
+        valid &= np.isfinite(values).all(axis=0)
+    return values, valid, alpha_high
+
+
+def _strips(raster: Raster, factor: int) -> Iterator[RasterWindow]:
+    """Windows over full rows, of whole blocks and bounded size."""
+    width, height = raster.dataset.width, raster.dataset.height
+    row_bytes = width * (len(raster.colours) + 1) * max(raster.dtype.itemsize, 4)
+    step = max(1, _STRIP_BYTES // (row_bytes * factor)) * factor
+    for top in range(0, height, step):
+        yield RasterWindow(0, top, width, min(step, height - top))
+
+
+def _averages(
+    values: NDArray[Any], valid: NDArray[np.bool_], factor: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Means of the valid pixels of every block, 0 where there is none; share of valid pixels."""
+    bands, height, width = values.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    padding = (0, rows * factor - height), (0, columns * factor - width)
+    blocks = rows, factor, columns, factor
+    kept = np.where(valid, values, 0).astype(np.float32)
+    count = np.pad(valid, padding).reshape(blocks).sum(axis=(1, 3), dtype=np.float32)
+    sums = np.pad(kept, ((0, 0), *padding)).reshape(bands, *blocks).sum(axis=4).sum(axis=2)
+    return sums / np.maximum(count, 1), count / factor**2
+
+
+def footprints(raster: Raster, result: Survey) -> tuple[Footprint, ...]:
+    """Where the raster has data: cautious by one cell, and never beyond the raster's boxes."""
+    places = zip(raster.boxes, raster.transforms, strict=True)
+    found = (_footprint(raster, result, box, transform) for box, transform in places)
+    return tuple(part for part in found if part.mask.any())
+
+
+def _footprint(raster: Raster, result: Survey, box: WorldBox, transform: Affine) -> Footprint:
+    left, top, right, bottom = box
+    thinning = -(-max(result.coverage.shape) // FOOTPRINT_SIDE)
+    _, share = _averages(result.coverage[None], result.coverage > 0, thinning)
+    cell = max(right - left, bottom - top) / FOOTPRINT_SIDE
+    cell = max(cell, raster.resolution_m / EARTH_CIRCUMFERENCE_M)
+    height, width = math.ceil((bottom - top) / cell - 1e-6), math.ceil((right - left) / cell - 1e-6)
+    whole, half = EARTH_CIRCUMFERENCE_M, EARTH_CIRCUMFERENCE_M / 2
+    mask = np.zeros((height, width), dtype=np.uint8)
+    reproject(
+        _grown(share > 0).astype(np.uint8),
+        mask,
+        src_transform=shrunk(transform, result.factor * thinning),
+        src_crs=raster.dataset.crs,
+        dst_transform=Affine(
+            (right - left) / width * whole,
+            0,
+            left * whole - half,
+            0,
+            -(bottom - top) / height * whole,
+            half - top * whole,
+        ),
+        dst_crs="EPSG:3857",
+        resampling=Resampling.nearest,
+        num_threads=1,
+    )
+    return Footprint(left, top, right, bottom, _grown(mask > 0))
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask and the eight neighbours of everything in it."""
+    padded = np.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    grown: NDArray[np.bool_] = rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+    return grown
