@@ -151,9 +151,9 @@ _WATER: Final[dict[str, Colour]] = {
 }
 _ROOFS: Final[dict[str, tuple[tuple[Colour, float], ...]]] = {
     "tile": (
-        ((158, 92, 70), 4),
-        ((140, 82, 66), 3),
-        ((176, 116, 90), 2),
+        ((152, 98, 78), 4),
+        ((134, 88, 74), 3),
+        ((170, 120, 98), 2),
         ((118, 84, 70), 2),
         ((104, 100, 98), 1),
         ((170, 166, 160), 1),
@@ -214,8 +214,8 @@ def palette(style: PaintStyle) -> Palette:
     """The colours that a style paints with."""
     rng = np.random.default_rng([style.seed, 7])
 
-    def vary(colour: Colour, spread: float = 0.07) -> Colour:
-        factor = np.exp(rng.normal(0.0, spread)) * np.exp(rng.normal(0.0, 0.025, 3))
+    def vary(colour: Colour, spread: float = 0.07, hue: float = 0.025) -> Colour:
+        factor = np.exp(rng.normal(0.0, spread)) * np.exp(rng.normal(0.0, hue, 3))
         red, green, blue = np.clip(np.asarray(colour) * factor, 4.0, 244.0)
         return float(red), float(green), float(blue)
 
@@ -231,8 +231,8 @@ def palette(style: PaintStyle) -> Palette:
         forest=vary(_FOREST[style.season], 0.14),
         garden=vary(_GARDEN[style.season]),
         water=vary(_WATER[style.water], 0.15),
-        asphalt=vary((142.0, 145.0, 142.0), 0.14),
+        asphalt=vary((148.0, 151.0, 147.0), 0.12, 0.01),
         track=vary((172.0, 158.0, 132.0) if arid else (158.0, 152.0, 130.0), 0.08),
-        paving=vary((172.0, 170.0, 164.0), 0.08),
-        ballast=vary((132.0, 124.0, 114.0), 0.08),
+        paving=vary((172.0, 170.0, 164.0), 0.08, 0.012),
+        ballast=vary((128.0, 122.0, 112.0), 0.08, 0.012),
     )
