@@ -81,8 +81,14 @@ class LightAutoencoder(nn.Module):
     Channels are given fine to coarse: index 0 at H/4, index 1 at H/8.
     """
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
+        shape = (config.latent_channels, 1, 1)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
         quarter, eighth = config.encoder_channels
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
@@ -111,26 +117,20 @@ class LightAutoencoder(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """See `Autoencoder.encode`."""
-        return cast(Tensor, self.encoder(image))
+        return cast(Tensor, (self.encoder(image) - self.latent_mean) / self.latent_std)
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Autoencoder.decode`."""
-        return cast(Tensor, self.decoder(latents))
+        return cast(Tensor, self.decoder(latents * self.latent_std + self.latent_mean))
 
-    @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Fold latent statistics, each (c,), into the outer convolutions: latents become N(0, 1).
+        """Set the latent statistics, each (c,): latents become N(0, 1) a channel.
 
-        Reconstructions stay as they were, but for the decoder's zero padding at the border, which
-        then stands for the mean latent.
+        They are applied outside the convolutions and not folded into them: zero padding in the
+        decoder must keep meaning what it meant in training, or tiles get a rim.
         """
-        last, first = self.encoder[-1], self.decoder[0]
-        assert isinstance(last, nn.Conv2d) and isinstance(first, nn.Conv2d)
-        assert last.bias is not None and first.bias is not None
-        first.bias += (first.weight * mean[None, :, None, None]).sum(dim=(1, 2, 3))
-        first.weight *= std[None, :, None, None]
-        last.weight /= std[:, None, None, None]
-        last.bias.sub_(mean).div_(std)
+        self.latent_mean.copy_(mean[:, None, None])
+        self.latent_std.copy_(std[:, None, None])
 
 
 def build_autoencoder(config: AutoencoderConfig) -> KLAutoencoder | LightAutoencoder:

@@ -1,4 +1,4 @@
-"""Our own weights on disk: safetensors, with the configuration in the metadata; strict both ways."""
+"""Our own weights on disk: safetensors with the configuration in the metadata, strict."""
 
 import json
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def load_model(path: Path, config: ModelConfig | None = None) -> SGDM:
 
 
 def load_autoencoder(autoencoder: KLAutoencoder | LightAutoencoder, path: Path) -> None:
-    """Fill an autoencoder from a file of `save_autoencoder`. Raises WeightsError as `load_model`."""
+    """Fill an autoencoder from a file of `save_autoencoder`; raises WeightsError alike."""
     _, state = _read(path, AUTOENCODER)
     _load(autoencoder, state, path)
 

@@ -16,7 +16,8 @@ Examples (the shipped `nano` was made so):
 
   c2gm-train autoencoder --dataset runs/dataset --run runs/ae --steps 6000 --learning-rate 1.5e-3
 
-  c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors --run runs/sgdm
+  c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors \\
+      --run runs/sgdm
 
   c2gm-train sgdm --dataset runs/dataset --initial runs/sgdm/sgdm.safetensors \\
       --references degraded --run runs/sgdm2
@@ -86,6 +87,13 @@ def train_autoencoder(
     learning_rate: LearningRate = 1.5e-3,
     decay_share: DecayShare = 0.4,
     initial: Initial = None,
+    freeze_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-encoder",
+            help="Improve the decoder alone: an SGDM trained over this encoder stays valid.",
+        ),
+    ] = False,
     mixed_precision: Precision = "bf16",
     compile: Compile = False,
     workers: Workers = 1,

@@ -51,6 +51,7 @@ class TrainOptions:
     loss: Literal["l2", "l1"] = "l2"
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
+    freeze_encoder: bool = False
     workers: int = 1
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 20.0
@@ -123,6 +124,7 @@ class Trainer:
             lr=options.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=options.weight_decay,
+            fused=True,
         )
         stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(

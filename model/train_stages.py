@@ -65,6 +65,8 @@ class AutoencoderStage:
         assert isinstance(autoencoder, LightAutoencoder)
         if options.initial is not None:
             load_autoencoder(autoencoder, options.initial)
+        if options.freeze_encoder:
+            autoencoder.encoder.requires_grad_(False)
         self.pairs = MapPairs(options.dataset, options)
         self.module: nn.Module = AutoencoderModule(autoencoder)
 
@@ -74,7 +76,9 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
-        """Standardise the latents on 64 training batches."""
+        """Standardise the latents on 64 training batches (a frozen encoder keeps its own)."""
+        if self.options.freeze_encoder:
+            return
         autoencoder = cast(AutoencoderModule, module).autoencoder
         latents = [autoencoder.encode(next(batches)["image"]).float() for _ in range(64)]
         cells = torch.cat([z.permute(1, 0, 2, 3).flatten(1) for z in latents], dim=1)
