@@ -106,8 +106,8 @@ class Footprint:
             min((part.right - part.left) / part.mask.shape[1] for part in (self, other)),
             min((part.bottom - part.top) / part.mask.shape[0] for part in (self, other)),
         )
-        x = np.linspace(left, right, 1 + min(2048, math.ceil((right - left) / cell)))
-        y = np.linspace(top, bottom, 1 + min(2048, math.ceil((bottom - top) / cell)))
+        x = np.linspace(left, right, 1 + min(1024, math.ceil((right - left) / cell)))
+        y = np.linspace(top, bottom, 1 + min(1024, math.ceil((bottom - top) / cell)))
         mask = self.touched(x, y) & other.touched(x, y)
         return Footprint(left, top, right, bottom, mask) if mask.any() else None
 
