@@ -1,0 +1,161 @@
+"""The whole runtime on a small scene: if these fail, users get other tiles than they should."""
+
+import io
+import json
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from c2gm.runtime.bundle import MANIFEST_NAME
+from c2gm.runtime.errors import Interrupted, OutputError
+from c2gm.runtime.infer import PARTS, Summary, run
+from c2gm.runtime.job import InferOptions
+from c2gm.runtime.progress import QuietReport
+
+BATCH_TOLERANCE = 1
+"""Largest difference of a pixel, of 255, between runs with other batch sizes."""
+
+TileKey = tuple[int, int, int]
+
+
+def tiles_of(path: Path) -> dict[TileKey, bytes]:
+    with sqlite3.connect(path) as file:
+        rows = file.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
+        return {(z, x, y): data for z, x, y, data in rows}
+
+
+def pixels_of(data: bytes) -> NDArray[np.int16]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def options(tiny_bundle: Path, small_scene: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Three levels: the second has a 2X reference, the third a 4X one."""
+    return InferOptions(
+        imagery=small_scene,
+        levels="13-15",
+        output=tmp_path_factory.mktemp("run") / "first.mbtiles",
+        model=tiny_bundle,
+        steps=3,
+        seed=5,
+        batch=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def first(options: InferOptions) -> Summary:
+    return run(options, QuietReport())
+
+
+def test_the_summary_counts_what_is_in_the_file(options: InferOptions, first: Summary) -> None:
+    tiles = tiles_of(first.output)
+    by_level = {level: sum(z == level for z, _, _ in tiles) for level in first.tiles}
+    assert first.tiles == by_level
+    assert set(by_level) == {13, 14, 15}
+    assert by_level[15] >= 4
+    assert first.steps_per_tile == options.steps
+    assert set(first.seconds) == set(PARTS)
+    assert all(first.seconds[part] > 0 for part in PARTS)
+    assert max(first.seconds.values()) <= first.seconds_total
+    assert json.loads(json.dumps(first.as_json()))["output"] == str(options.output)
+
+
+def test_the_same_run_twice_gives_the_same_bytes(options: InferOptions, first: Summary) -> None:
+    again = run(replace(options, output=first.output.with_name("again.mbtiles")), QuietReport())
+    assert tiles_of(again.output) == tiles_of(first.output)
+
+
+def test_a_tile_hardly_depends_on_the_batch(options: InferOptions, first: Summary) -> None:
+    expected = tiles_of(first.output)
+    for batch in (1, 8):
+        output = first.output.with_name(f"batch{batch}.mbtiles")
+        found = tiles_of(run(replace(options, batch=batch, output=output), QuietReport()).output)
+        assert found.keys() == expected.keys()
+        for key, data in expected.items():
+            assert np.abs(pixels_of(found[key]) - pixels_of(data)).max() <= BATCH_TOLERANCE
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(options: InferOptions, first: Summary) -> None:
+    class Stop(QuietReport):
+        """Ctrl-C after some windows."""
+
+        left = 4
+
+        def advance(self, level: int, tiles: int) -> None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    output = first.output.with_name("stopped.mbtiles")
+    stopped = replace(options, output=output)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        run(stopped, Stop())
+    assert not output.exists()
+    with pytest.raises(OutputError, match="steps was 3, now 4"):
+        run(replace(stopped, steps=4), QuietReport())
+    resumed = run(stopped, QuietReport())
+    assert 0 < resumed.tiles_resumed < sum(resumed.tiles.values())
+    assert resumed.tiles == first.tiles
+    assert tiles_of(output) == tiles_of(first.output)
+
+
+def test_pixels_without_imagery_are_transparent(first: Summary) -> None:
+    pictures = {key: pixels_of(data) for key, data in tiles_of(first.output).items()}
+    coarse = next(picture for (z, _, _), picture in pictures.items() if z == 13)
+    assert 0.001 < (coarse[..., 3] > 0).mean() < 0.3, "the scene covers a part of this tile"
+    for picture in pictures.values():
+        assert set(np.unique(picture[..., 3])) <= {0, 255}
+        assert (picture[..., 3] > 0).any()
+        assert not picture[picture[..., 3] == 0].any()
+
+
+@pytest.mark.parametrize(("window", "halo"), [(2, 0), (1, 32)])
+def test_windows_of_several_tiles_and_with_a_halo_make_the_same_tiles(
+    options: InferOptions, first: Summary, window: int, halo: int
+) -> None:
+    output = first.output.with_name(f"window{window}halo{halo}.mbtiles")
+    summary = run(replace(options, window=window, halo=halo, output=output), QuietReport())
+    assert tiles_of(output).keys() == tiles_of(first.output).keys()
+    assert summary.tiles == first.tiles
+
+
+def test_a_finer_run_can_start_from_the_map_of_a_coarser_one(
+    options: InferOptions, first: Summary
+) -> None:
+    """Level 15 from level 13 read out of the first run's file is level 15 of the first run."""
+    output = first.output.with_name("from_map.mbtiles")
+    run(replace(options, levels="15", reference=first.output, output=output), QuietReport())
+    alone = first.output.with_name("alone.mbtiles")
+    run(replace(options, levels="15", output=alone), QuietReport())
+    expected = {key: data for key, data in tiles_of(first.output).items() if key[0] == 15}
+    from_map, without = tiles_of(output), tiles_of(alone)
+    assert from_map.keys() == without.keys() == expected.keys()
+    assert without != expected
+    for key, data in expected.items():
+        assert np.abs(pixels_of(from_map[key]) - pixels_of(data)).max() <= 2
+
+
+def test_early_stopping_ends_windows_whose_picture_stands_still(
+    options: InferOptions, first: Summary, tmp_path: Path
+) -> None:
+    model = tmp_path / "early.c2gm"
+    shutil.copytree(options.model, model)
+    manifest = json.loads((model / MANIFEST_NAME).read_text(encoding="utf-8"))
+    manifest["early_stop"] = {"14-2x": {"tolerance": 10.0, "minimum_steps": 2}}
+    (model / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    output = tmp_path / "early.mbtiles"
+    summary = run(replace(options, model=model, output=output), QuietReport())
+    steps = sum(n * (2 if level == 14 else 3) for level, n in summary.tiles.items())
+    assert summary.steps_per_tile == pytest.approx(steps / sum(summary.tiles.values()))
+    assert summary.tiles == first.tiles
+
+
+def test_files_of_a_test_scene_are_left_alone(options: InferOptions, first: Summary) -> None:
+    """Nothing but the output remains: no partial file, no journal."""
+    assert not list(first.output.parent.glob("*.partial*"))
