@@ -222,7 +222,9 @@ def _told(summary: Summary) -> str:
         f"({summary.tiles_per_second:.1f} tiles/s, {summary.steps_per_tile:.1f} steps a tile)"
         f"{empty}",
         "tiles by level: " + _by_level(summary.tiles),
-        "seconds: " + ", ".join(f"{part} {value:.1f}" for part, value in summary.seconds.items()),
+        "seconds: "
+        + ", ".join(f"{part} {value:.1f}" for part, value in summary.seconds.items())
+        + " (scene, reference, encode, archive beside the others)",
         f"model {summary.model}, {summary.backend}",
         f"To look at it in QGIS, drag {summary.output.name} onto the map, or use Layer > Add "
         "Layer > Add Raster Layer.",

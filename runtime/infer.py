@@ -14,8 +14,20 @@ from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
 
-PARTS = ("plan", "scene", "reference", "condition", "denoise", "decode", "encode", "archive")
-"""Parts of a run that are timed; scene, reference, encode and archive run beside the others."""
+PARTS = (
+    "load",
+    "plan",
+    "scene",
+    "reference",
+    "condition",
+    "denoise",
+    "decode",
+    "encode",
+    "archive",
+)
+"""Parts of a run that are timed: loading the model, planning, reading the scene (the first look
+included), making references, the three graphs, encoding and committing tiles (verifying included).
+The work of scene, reference, encode and archive on single windows runs beside the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +67,24 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     with prepare(options) as job:
         for warning in job.warnings:
             progress.note(f"warning: {warning}")
-        archive = Archive.open(
-            options.output_path, job.plan, job.metadata(), job.fingerprint(), options.overwrite
-        )
-        with archive:
-            try:
+        try:
+            with Archive.open(
+                options.output_path,
+                job.plan,
+                job.metadata(),
+                job.fingerprint(),
+                options.overwrite,
+            ) as archive:
                 count = _generate(job, archive, progress)
-            except KeyboardInterrupt:
-                raise Interrupted(
-                    f"stopped; what is finished is in {partial_path(options.output_path)}, the "
-                    "same command goes on from there"
-                ) from None
-            finally:
-                progress.close()
-            with job.stopwatch.part("archive"):
-                output = archive.finish()
+                with job.stopwatch.part("archive"):
+                    output = archive.finish()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what is finished is in {partial_path(options.output_path)}, the "
+                "same command goes on from there"
+            ) from None
+        finally:
+            progress.close()
     total = perf_counter() - start
     made = sum(count.tiles.values()) - count.resumed
     seconds = job.stopwatch.seconds
@@ -107,6 +122,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     with stopwatch.part("plan"):
         done, count = _resume(planned, archive)
         cascade = Cascade(planned, job.options.cascade, done)
+    if count.resumed:
+        progress.note(f"going on with {archive.partial}, which holds {count.resumed} tiles")
     total = sum(planned.tile_count(level) for level in planned.levels)
     progress.start(total, count.resumed + count.without_data)
     sampler = job.sampler()

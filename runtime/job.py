@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -81,14 +81,15 @@ class Job:
 
     def sampler(self) -> Sampler[Ground]:
         """The sampling loop for this run's windows."""
-        return Sampler(
-            self.bundle,
-            self.backend,
-            side=Window(0, 0, 0, self.plan.side, self.plan.halo).size,
-            batch=self.options.batch,
-            steps=self.steps,
-            stopwatch=self.stopwatch,
-        )
+        with self.stopwatch.part("load"):
+            return Sampler(
+                self.bundle,
+                self.backend,
+                side=Window(0, 0, 0, self.plan.side, self.plan.halo).size,
+                batch=self.options.batch,
+                steps=self.steps,
+                stopwatch=self.stopwatch,
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """All that decides what the tiles look like, to the last bit."""
@@ -130,6 +131,7 @@ class Job:
                 "licence": provenance.licence,
                 "training_data": list(provenance.training_data),
                 "imagery": self.scene.path.name,
+                "stretch": None if self.scene.stretch is None else asdict(self.scene.stretch),
                 "seed": self.options.seed,
                 "steps": self.steps,
                 "cascade": self.options.cascade,
@@ -158,14 +160,16 @@ def prepare(options: InferOptions) -> Iterator[Job]:
     with ExitStack() as stack:
         levels = parse_levels(options.levels)
         _check_options(options)
-        bundle = Bundle.read(options.model or shipped_bundle())
+        with stopwatch.part("load"):
+            bundle = Bundle.read(options.model or shipped_bundle())
         _check_levels(levels, bundle)
         steps = bundle.manifest.default_steps if options.steps is None else options.steps
         if not 1 <= steps <= bundle.manifest.schedule.train_timesteps:
             raise OptionError(
                 f"--steps is {steps}, expected 1 to {bundle.manifest.schedule.train_timesteps}"
             )
-        scene = stack.enter_context(Scene.open(options.imagery))
+        with stopwatch.part("scene"):
+            scene = stack.enter_context(Scene.open(options.imagery))
         warning = scene.check_levels(levels)
         spans, map_spans = _spans(levels, options, bundle)
         base_map = None

@@ -104,7 +104,7 @@ class OnnxRuntimeBackend:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.use_deterministic_compute = True
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         # Threads that spin between graphs would take the cores of scene reading and PNG encoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
