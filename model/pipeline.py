@@ -1,0 +1,130 @@
+"""The reference cascade in torch: slow and plain, the oracle that the runtime is compared with.
+
+One window at a time, level by level, onto one canvas per level; a window's reference is cut out of
+the canvas of its reference level. No batching, no early stopping, no archive.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from c2gm.model.sampling import sample_latents, to_pictures
+from c2gm.model.sgdm import SGDM
+from c2gm.runtime.grid import Cascade, reference_level
+from c2gm.runtime.levels import TILE_SIZE, scale_prompt
+from c2gm.runtime.noise import starting_noise
+from c2gm.runtime.pixels import Picture, enlarge, to_network
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in level pixels."""
+
+ReadImagery = Callable[[int, int, int, int, int], Picture]
+"""(level, left, top, width, height) -> RGBA picture; the face of the runtime's `Scene.read`."""
+
+LATENT_FACTOR = 8
+
+
+@torch.no_grad()
+def generate_window(
+    model: SGDM,
+    imagery: Picture,
+    reference: Picture | None,
+    level: int,
+    span: int | None,
+    left_px: int,
+    top_px: int,
+    seed: int,
+    steps: int,
+) -> Picture:
+    """The map of one window, RGB (H, H, 3), from a model in evaluation mode.
+
+    `imagery` RGBA (H, H, 4) with H a multiple of 64; `reference` RGBA of the same size, already
+    enlarged by 2**span, or None; one that shows nothing counts as none. `left_px` and `top_px` are
+    the window's place in level pixels, which decides its starting noise.
+    Raises ValueError if a picture's size does not fit, or a reference comes without its span.
+    """
+    side = imagery.shape[0]
+    if side % 64 or imagery.shape != (side, side, 4):
+        raise ValueError(f"imagery is {imagery.shape}, expected (H, H, 4), H a multiple of 64")
+    if reference is None or not reference[..., 3].any():
+        reference, span = np.zeros_like(imagery), None
+    elif span is None or reference.shape != imagery.shape:
+        raise ValueError(
+            f"reference is {reference.shape} with span {span}, expected {imagery.shape} and a span"
+        )
+    device = model.signal.device
+    condition = model.condition(
+        torch.from_numpy(to_network(imagery))[None].to(device),
+        torch.from_numpy(to_network(reference))[None].to(device),
+        torch.tensor([span is not None], dtype=torch.float32, device=device),
+    )
+    states, pooled = model.encode_prompts([scale_prompt(level, span)])
+    left, top, cells = (value // LATENT_FACTOR for value in (left_px, top_px, side))
+    channels = model.config.autoencoder.latent_channels
+    noise = torch.from_numpy(starting_noise(seed, level, left, top, cells, cells, channels))
+    latents = sample_latents(model, condition, states, pooled, noise[None].to(device), steps)
+    picture: Picture = to_pictures(model.autoencoder.decode(latents))[0].cpu().numpy()
+    return picture
+
+
+def generate_cascade(
+    model: SGDM,
+    imagery: ReadImagery,
+    boxes: Mapping[int, Box],
+    *,
+    cascade: Cascade = "4x",
+    side: int = 1,
+    halo: int = 0,
+    seed: int = 0,
+    steps: int = 10,
+) -> dict[int, Picture]:
+    """The maps of all levels of `boxes`, coarse to fine: level -> RGBA (height, width, 4).
+
+    `boxes`: the pixels to fill, by level, in whole windows of `side` tiles. Every window also sees
+    `halo` pixels around itself. A level's reference is the map two levels up where `boxes` has that
+    level, else one up (a "2x" cascade: the other way), else there is none; outside that map's box
+    the reference is transparent. Pixels without imagery are 0 in all channels.
+    Raises ValueError for a box that is not made of whole windows.
+    """
+    maps: dict[int, Picture] = {}
+    step = side * TILE_SIZE
+    for level in sorted(boxes):
+        left, top, width, height = boxes[level]
+        if any(value % step for value in boxes[level]):
+            raise ValueError(f"box {boxes[level]} is not made of windows of {step} px")
+        found = reference_level(level, boxes, cascade)
+        canvas = np.zeros((height, width, 4), dtype=np.uint8)
+        for y in range(0, height, step):
+            for x in range(0, width, step):
+                window = (left + x - halo, top + y - halo, step + 2 * halo, step + 2 * halo)
+                seen = imagery(level, *window)
+                valid = seen[halo : halo + step, halo : halo + step, 3] > 0
+                if not valid.any():
+                    continue
+                reference, span = None, None
+                if found is not None:
+                    coarse, span = found
+                    source = _cut(maps[coarse], boxes[coarse], tuple(v >> span for v in window))
+                    reference = enlarge(source, span)
+                picture = generate_window(
+                    model, seen, reference, level, span, window[0], window[1], seed, steps
+                )
+                inside = canvas[y : y + step, x : x + step]
+                inside[..., :3] = picture[halo : halo + step, halo : halo + step]
+                inside[..., 3] = 255
+                inside[~valid] = 0
+        maps[level] = canvas
+    return maps
+
+
+def _cut(picture: Picture, box: Box, wanted: tuple[int, ...]) -> Picture:
+    """The wanted box out of a picture that fills another one; transparent outside."""
+    left, top, width, height = wanted
+    cut = np.zeros((height, width, 4), dtype=np.uint8)
+    x0, y0 = max(left, box[0]), max(top, box[1])
+    x1, y1 = min(left + width, box[0] + box[2]), min(top + height, box[1] + box[3])
+    if x0 < x1 and y0 < y1:
+        part = picture[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]]
+        cut[y0 - top : y1 - top, x0 - left : x1 - left] = part
+    return cut
