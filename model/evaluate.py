@@ -144,6 +144,7 @@ def evaluate(
             "between runs over the same tiles, not with published figures"
         )
     report = {
+        "areas": {sample.window.area.name: sample.window.area.kind for sample in samples},
         "tiles": len(samples),
         "detailed_means": f"standard deviation of the true map's Y above {DETAIL_STD:g}",
         "metrics": METRICS,

@@ -114,7 +114,7 @@ def evaluate(
             "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             "preset": model.config.name,
         },
-        "dataset": dataset.name,
+        "dataset": dataset.resolve().name,
         "options": {
             **{key: value for key, value in asdict(options).items() if key != "dataset"},
             "steps": steps,

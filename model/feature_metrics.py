@@ -45,6 +45,16 @@ _INCEPTION_LAYERS = (
 )
 _DINO_NAMES = {384: "ViT-S", 768: "ViT-B"}
 _DINO_HEAD_WIDTH, _DINO_DEPTH, _DINO_SIDE = 64, 12, 224
+# A broken pickle may end in almost any of the built-in errors.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -186,7 +196,7 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} cannot be read ({reason}); fetch {source}") from None
     if not isinstance(content, Mapping) or not all(

@@ -1,6 +1,7 @@
 """`c2gm-eval` from a dataset folder to report and sheet, with a real, untrained model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 
 from c2gm.model import config
 from c2gm.model.checkpoint import save_model
+from c2gm.model.dataset import Sample
 from c2gm.model.evaluate import EvaluateOptions, evaluate
 from c2gm.model.evaluate_cli import app
+from c2gm.model.feature_metrics import InceptionFeatures, inception_network
 from c2gm.model.metrics import Pictures
 from c2gm.model.mosaic import Area, Extent, write_area_json
 from c2gm.model.painter import SGDMPainter
@@ -50,7 +53,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TruePainter:
     """Paints the true map: the scores' upper end."""
 
-    def paint(self, samples) -> Pictures:  # type: ignore[no-untyped-def]
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
         return np.stack([sample.target for sample in samples])
 
 
@@ -117,12 +120,11 @@ def test_command_writes_report_and_sheet(
 
 
 def test_fid_is_over_sets_of_tiles(dataset: Path, tmp_path: Path) -> None:
-    from c2gm.model.feature_metrics import InceptionFeatures, inception_network
-
     torch.save(inception_network().state_dict(), tmp_path / "inception.pth")
     networks = Networks(inception=InceptionFeatures(tmp_path / "inception.pth"))
     options = EvaluateOptions(dataset, 2, references="with")
     report = evaluate(TruePainter(), options, networks, lambda *_: None).report
     row = report["conditions"]["with_reference"]["all"]["overall"]
-    assert row["model"]["fid"] == pytest.approx(0.0, abs=1e-6) < row["enlarged_reference"]["fid"]
+    # Untrained features are small: what counts is that equal sets are nearer than enlarged ones.
+    assert 0 <= row["model"]["fid"] < 1e-3 * row["enlarged_reference"]["fid"]
     assert any("below 2048" in warning for warning in report["warnings"])
