@@ -63,7 +63,7 @@ class ScaleEncoder(nn.Module):
         states = tower.ln_final(states)
         # The end token has the highest id of the vocabulary.
         end = token_ids.argmax(dim=-1)
-        pooled = states.gather(1, end[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
+        pooled = states.gather(1, end[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
         return states, pooled
 
     @torch.no_grad()
