@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import skia
 
-from c2gm.model.synthetic_canvas import ROUGH, SMOOTH, Canvas, Colour, brush
+from c2gm.model.synthetic_canvas import ROUGH, Canvas, Colour, brush
 from c2gm.model.synthetic_features import Scene
 from c2gm.model.synthetic_ground import Mix, blend, pick, tint
 from c2gm.model.synthetic_style import BIG_ROOFS
@@ -42,6 +42,8 @@ def draw_ways(canvas: Canvas, scene: Scene) -> None:
     """Tracks, roads and railways."""
     ways, colours = scene.transportation, scene.palette
     at = scene.select(ways, canvas)
+    if not at.size:
+        return
     kinds = np.char.replace(np.char.replace(ways.kind[at], "_link", ""), "_construction", "")
     lines = ~ways.is_area[at]
     for kind, width in (("platform", 4.0), ("pier", 4.0), ("pedestrian", 5.0)):
@@ -133,6 +135,3 @@ def _draw_roof(canvas: Canvas, scene: Scene, index: int, colour: Colour, flat: b
     surface.clipPath(path, skia.ClipOp.kIntersect, True)
     surface.drawPath(half, brush(tint(colour, 1.0 - contrast)))
     surface.restore()
-
-
-__all__ = ["ROAD_WIDTH", "SMOOTH", "draw_buildings", "draw_paths", "draw_ways"]
