@@ -2,26 +2,25 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from c2gm.model.mosaic import Area, open_areas
+from c2gm.model.cscmg import write_cscmg
+from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, open_areas
 from c2gm.model.mosaic_build import AreaBuilder, class_shares
+from c2gm.model.real_pairs import geotiff_area
 from c2gm.model.sources import SOURCES, plans
 from c2gm.runtime.errors import OptionError
+from c2gm.runtime.levels import LEVELS
 
 app = typer.Typer(
     help="Make training data for c2gm-train.", no_args_is_help=True, add_completion=False
 )
 _console = Console(stderr=True)
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `build` a sub-command even while it is alone."""
 
 
 @app.command()
@@ -57,6 +56,85 @@ def build(
                 continue
             for line in builder.build(plan, maps_only=finished):
                 _console.print(f"{time.monotonic() - start:7.1f} s  {line}", highlight=False)
+    _write_manifest(output)
+
+
+@app.command()
+def add(
+    imagery: Annotated[Path, typer.Option(help="Raster with a CRS and red, green, blue bands.")],
+    vectors: Annotated[Path, typer.Option(help="GeoPackage or GeoJSON of the same ground.")],
+    output: Annotated[Path, typer.Option(help="Dataset folder to add to.")] = Path("runs/dataset"),
+    name: Annotated[str, typer.Option(help="Name of the area; default: the raster's.")] = "",
+    finest: Annotated[int, typer.Option(min=14, max=18, help="Finest level to make.")] = 18,
+    shift: Annotated[
+        str, typer.Option(help="Moves the vectors: DX,DY in level-18 pixels, east and south.")
+    ] = "0,0",
+    held_out: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the ground (its east) to hold out.")
+    ] = 0.125,
+    credit: Annotated[str, typer.Option(help="Who is to be credited.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of imagery and vectors.")] = "",
+) -> None:
+    """Add a real pair of your own: imagery and vectors of the same ground.
+
+    \b
+    c2gm-dataset add --imagery town.tif --vectors town.gpkg --licence "CC-BY-4.0"
+    c2gm-dataset add --imagery town.tif --vectors town.gpkg --shift=-4,0 --finest 17
+    """
+    try:
+        east, south = (int(part) for part in shift.split(","))
+    except ValueError:
+        raise OptionError(f"--shift {shift!r}: expected DX,DY, for example -4,0") from None
+    plan = geotiff_area(
+        name or imagery.stem,
+        imagery,
+        vectors,
+        shift_px=(east, south),
+        finest=finest,
+        credit=credit,
+        licence=licence,
+    )
+    ground = plan.extent.at(finest, GROUND_LEVEL)
+    width = round(ground.width * held_out)
+    if width:
+        left = ground.left + ground.width - width
+        plan = replace(plan, validation=(Extent(left, ground.top, width, ground.height),))
+    for line in AreaBuilder(output).build(plan):
+        _console.print(line, highlight=False)
+    _write_manifest(output)
+
+
+@app.command()
+def cscmg(
+    output: Annotated[Path, typer.Option(help="New folder for the set.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset folder with areas.")] = Path(
+        "runs/dataset"
+    ),
+    levels: Annotated[str, typer.Option(help="Levels to write, as COARSEST-FINEST.")] = "14-18",
+    valid: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Smallest share of valid imagery of a tile.")
+    ] = 0.5,
+) -> None:
+    """Write areas as a CSCMG set: train/ and val/ with imagery, maps, references, tile list.
+
+    \b
+    c2gm-dataset cscmg --dataset runs/dataset --output runs/cscmg
+    c2gm-dataset cscmg --dataset runs/dataset --output runs/cscmg --levels 14-17 --valid 1
+    """
+    try:
+        coarsest, finest = (int(part) for part in levels.split("-"))
+    except ValueError:
+        raise OptionError(f"--levels {levels!r}: expected COARSEST-FINEST, e.g. 14-18") from None
+    if not min(LEVELS) <= coarsest <= finest <= max(LEVELS):
+        raise OptionError(
+            f"--levels {levels}: expected a range within {min(LEVELS)}-{max(LEVELS)}, coarse first"
+        )
+    counts = write_cscmg(dataset, output, tuple(range(coarsest, finest + 1)), valid)
+    numbers = ", ".join(f"{count} tiles for {split}" for split, count in counts.items())
+    _console.print(f"{output}: {numbers}", highlight=False)
+
+
+def _write_manifest(output: Path) -> None:
     areas = open_areas(output)
     manifest = {area.name: _facts(area) for area in areas}
     (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -10,6 +10,7 @@ An area is a folder on the level pixel grid:
 
 import json
 from dataclasses import asdict, dataclass, field
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from c2gm.model.cartography import BACKGROUND
 from c2gm.runtime.errors import DataError
-from c2gm.runtime.levels import LEVELS
+from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M, LEVELS, TILE_SIZE
 
 Picture = NDArray[np.uint8]
 Kind = Literal["real", "painted", "dubai"]
@@ -124,6 +125,30 @@ class Area:
                     f"cannot read {self.path / name}: {error}; build it again"
                 ) from None
         return self._open[name]
+
+
+Bounds = tuple[float, float, float, float]
+
+
+def unit(level: int) -> float:
+    """Side of a pixel of the level pixel grid, EPSG:3857 metres."""
+    return EARTH_CIRCUMFERENCE_M / (TILE_SIZE << level)
+
+
+def extent_of(bounds: Bounds, level: int, coarsest: int) -> Extent:
+    """Smallest extent at `level` around bounds (w, s, e, n) that is whole pixels at `coarsest`."""
+    west, south, east, north = bounds
+    half, size = EARTH_CIRCUMFERENCE_M / 2, unit(coarsest)
+    # A thousandth of a pixel of slack, so that exact bounds stay exact.
+    left, top = floor((west + half) / size + 1e-3), floor((half - north) / size + 1e-3)
+    right, bottom = ceil((east + half) / size - 1e-3), ceil((half - south) / size - 1e-3)
+    return Extent(left, top, right - left, bottom - top).finer(level - coarsest)
+
+
+def tiles_extent(x: int, y: int, columns: int, rows: int, zoom: int, level: int) -> Extent:
+    """A block of tiles of `zoom` (its north-west tile is x, y) at `level`."""
+    tile = Extent(x * TILE_SIZE, y * TILE_SIZE, columns * TILE_SIZE, rows * TILE_SIZE)
+    return tile.at(zoom, level)
 
 
 def write_area_json(area: Area, path: Path) -> None:

@@ -48,7 +48,8 @@ class AreaBuilder:
     def build(self, plan: AreaPlan, maps_only: bool = False) -> Iterator[str]:
         """Build one area, yielding a line per step. It appears under its name when complete.
 
-        With `maps_only` the imagery of a finished area is kept and its maps are drawn again.
+        With `maps_only` the imagery of a finished area is kept, if it still covers the same ground,
+        and its maps are drawn again.
         """
         target = self._dataset / plan.name
         partial = self._dataset / f"{plan.name}.partial"
@@ -65,8 +66,9 @@ class AreaBuilder:
             targets=plan.targets,
             validation=plan.validation,
         )
+        keep = maps_only and target.exists() and open_area(target).levels == area.levels
         for level in sorted(plan.levels, reverse=True):
-            if maps_only:
+            if keep:
                 os.link(target / f"imagery_{level}.npy", partial / f"imagery_{level}.npy")
             elif level == finest:
                 self._take_imagery(area, plan)
