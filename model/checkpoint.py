@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,9 +18,12 @@ from c2gm.runtime.errors import WeightsError
 MODEL, AUTOENCODER = "c2gm", "c2gm-autoencoder"
 
 
-def save_model(model: SGDM, path: Path) -> None:
-    """Write all parameters and buffers of a model."""
-    _save(model.state_dict(), MODEL, model.config.name, asdict(model.config), path)
+def save_model(model: SGDM, path: Path, half: bool = False) -> None:
+    """Write all parameters and buffers of a model; `half` stores floats rounded to FP16."""
+    state = model.state_dict()
+    if half:
+        state = {name: _to_half(name, tensor) for name, tensor in state.items()}
+    _save(state, MODEL, model.config.name, asdict(model.config), path)
 
 
 def save_autoencoder(
@@ -55,6 +59,15 @@ def load_autoencoder(autoencoder: KLAutoencoder | LightAutoencoder, path: Path) 
     """Fill an autoencoder from a file of `save_autoencoder`; raises WeightsError alike."""
     _, state = _read(path, AUTOENCODER)
     _load(autoencoder, state, path)
+
+
+def _to_half(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not bool(torch.isfinite(half).all()):
+        raise WeightsError(f"{name} has values that FP16 cannot hold; save it without --half")
+    return half
 
 
 def _save(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from c2gm.model.config import PRESETS
-from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.errors import C2GMError, OutputError, WeightsError
 
 TRAIN_EXAMPLES = """
 Examples (the shipped `nano` was made so):
@@ -134,6 +134,39 @@ def train_sgdm(
 ) -> None:
     """Train the scale-guided diffusion model (eq. 19)."""
     _train({"stage": "sgdm"} | locals())
+
+
+@train.command("pack")
+def pack_weights(
+    model: Annotated[Path, typer.Option(help="Trained model (sgdm.safetensors).")],
+    output: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Autoencoder whose decoder was trained on since.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Make the weights that ship: latest decoder, values rounded to FP16 for half the size."""
+    from c2gm.model.checkpoint import load_autoencoder, load_model, save_model
+
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; add --overwrite or choose another --output")
+    packed = load_model(model)
+    if autoencoder is not None:
+        encoder = {k: v.clone() for k, v in packed.autoencoder.state_dict().items()}
+        load_autoencoder(packed.autoencoder, autoencoder)
+        changed = [
+            name
+            for name, tensor in packed.autoencoder.state_dict().items()
+            if not name.startswith("decoder.") and not bool((tensor == encoder[name]).all())
+        ]
+        if changed:
+            raise WeightsError(
+                f"{autoencoder} has another encoder than {model} ({changed[0]} differs); use one "
+                "that was trained with --freeze-encoder from that model's autoencoder"
+            )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_model(packed, output, half=True)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def train_main() -> None:
