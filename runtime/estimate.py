@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 from c2gm.runtime.archive import check_output, encode_tile
-from c2gm.runtime.job import InferOptions, Job, prepare
+from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
 
 PROBE_SECONDS = 10.0
@@ -45,6 +45,7 @@ class Estimate:
 
 def estimate(options: InferOptions) -> Estimate:
     """Plan a run and make one batch of its finest tiles; nothing is written. Raises C2GMError."""
+    check_options(options)
     check_output(options.output_path, options.overwrite)
     with prepare(options) as job:
         tiles = {level: job.plan.tile_count(level) for level in job.plan.levels}

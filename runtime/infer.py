@@ -9,7 +9,7 @@ from c2gm.runtime.archive import Archive, check_output, partial_path
 from c2gm.runtime.cascade import Cascade
 from c2gm.runtime.errors import Interrupted
 from c2gm.runtime.grid import Plan, Window
-from c2gm.runtime.job import InferOptions, Job, prepare
+from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
@@ -63,6 +63,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     Raises C2GMError; Interrupted after Ctrl-C, with the finished tiles kept for the next run.
     """
     start = perf_counter()
+    check_options(options)
     check_output(options.output_path, options.overwrite)
     with prepare(options) as job:
         for warning in job.warnings:
@@ -129,7 +130,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     sampler = job.sampler()
     pictures = Finished(archive)
     reader = Reader(job.scene, job.base_map, job.recipe, stopwatch, ahead=2 * job.options.batch)
-    writer = Writer(archive, stopwatch)
+    # What waits here is still written after Ctrl-C: no more than about a second of work.
+    writer = Writer(archive, stopwatch, waiting=max(2, 16 // planned.side**2))
     try:
         while len(cascade):
             while reader.has_room and (ready := cascade.take()):

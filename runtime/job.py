@@ -155,11 +155,13 @@ def shipped_bundle() -> Path:
 
 @contextmanager
 def prepare(options: InferOptions) -> Iterator[Job]:
-    """Open scene, bundle and backend, check that they fit, and plan. Raises C2GMError."""
+    """Open scene, bundle and backend, check that they fit, and plan. Raises C2GMError.
+
+    `options` have passed `check_options`.
+    """
     stopwatch = Stopwatch()
     with ExitStack() as stack:
         levels = parse_levels(options.levels)
-        _check_options(options)
         with stopwatch.part("load"):
             bundle = Bundle.read(options.model or shipped_bundle())
         _check_levels(levels, bundle)
@@ -202,8 +204,8 @@ def prepare(options: InferOptions) -> Iterator[Job]:
         )
 
 
-def _check_options(options: InferOptions) -> None:
-    """Raises OptionError for values that no run can have."""
+def check_options(options: InferOptions) -> None:
+    """Raises OptionError for values that no run can have, before anything is opened."""
     if options.batch not in BUCKETS:
         raise OptionError(
             f"--batch is {options.batch}, expected one of {', '.join(map(str, BUCKETS))}"
@@ -218,6 +220,12 @@ def _check_options(options: InferOptions) -> None:
         )
     if options.seed < 0:
         raise OptionError(f"--seed is {options.seed}, expected 0 or more")
+    if options.output_path.suffix != ".mbtiles":
+        raise OptionError(f"--output is {options.output_path}, expected a name ending in .mbtiles")
+    for name, path in (("--imagery", options.imagery), ("--reference", options.reference)):
+        output = options.output_path
+        if path is not None and path.exists() and output.exists() and path.samefile(output):
+            raise OptionError(f"{output} is also {name}; give another --output")
     if options.bounds is not None and options.aoi is not None:
         raise OptionError("both --bounds and --aoi are given; choose one")
 

@@ -15,7 +15,6 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
 )
 
 
@@ -155,7 +154,6 @@ class TerminalReport:
             MofNCompleteColumn(),
             TextColumn("tiles"),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
             console=console,
             transient=True,
         )

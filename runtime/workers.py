@@ -169,7 +169,7 @@ class Reader:
 class Writer:
     """Encodes and commits finished windows on a thread, in the order in which they come."""
 
-    def __init__(self, archive: Archive, stopwatch: Stopwatch, waiting: int = 32) -> None:
+    def __init__(self, archive: Archive, stopwatch: Stopwatch, waiting: int) -> None:
         """`waiting`: how many windows may wait; then `put` blocks."""
         self._archive = archive
         self._stopwatch = stopwatch

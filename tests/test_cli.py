@@ -73,6 +73,12 @@ CASES: dict[str, Case] = {
     "halo not a multiple": (lambda f: {"--halo": "10"}, 2, "multiple of 32"),
     "seed negative": (lambda f: {"--seed": "-1"}, 2, "expected 0 or more"),
     "cascade unknown": (lambda f: {"--cascade": "8x"}, 2, "one of 4x, 2x"),
+    "output not MBTiles": (lambda f: {"--output": "out.tif"}, 2, "ending in .mbtiles"),
+    "output is the reference": (
+        lambda f: dict.fromkeys(("--output", "--reference"), write_text(f / "in.mbtiles", "")),
+        2,
+        "also --reference",
+    ),
     "bounds not numbers": (lambda f: {"--bounds": "here"}, 2, "west,south,east,north"),
     "bounds upside down": (lambda f: {"--bounds": "8,48,9,47"}, 2, "south below north"),
     "bounds and aoi": (lambda f: {"--bounds": "8,47,9,48", "--aoi": "x"}, 2, "choose one"),

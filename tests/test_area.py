@@ -1,0 +1,67 @@
+"""If these fail, a run covers other ground than the user asked for."""
+
+import json
+from pathlib import Path
+
+import mercantile
+import pytest
+
+from c2gm.runtime.area import area_of_bounds, read_area
+from c2gm.runtime.errors import AreaError
+from c2gm.runtime.footprint import Footprint
+
+TRIANGLE = [[8.0, 47.0], [8.4, 47.0], [8.0, 47.3], [8.0, 47.0]]
+FAR = [[9.0, 47.0], [9.1, 47.0], [9.1, 47.1], [9.0, 47.1], [9.0, 47.0]]
+
+
+def tiles(area: tuple[Footprint, ...], level: int) -> set[mercantile.Tile]:
+    keys = [int(key) for part in area for key in part.tiles(level)]
+    return {mercantile.Tile(key & 0xFFFFFFFF, key >> 32, level) for key in keys}
+
+
+def test_bounds_cover_the_tiles_that_mercantile_names() -> None:
+    box = (7.9, 46.9, 8.3, 47.2)
+    assert tiles(area_of_bounds(box), 12) == set(mercantile.tiles(*box, 12))
+
+
+def test_bounds_may_cross_the_antimeridian() -> None:
+    found = tiles(area_of_bounds((179.9, -17.0, -179.9, -16.0)), 8)
+    assert {tile.x for tile in found} == {0, 255}
+
+
+@pytest.mark.parametrize("crs", [None, "urn:ogc:def:crs:EPSG::3857"])
+def test_polygons_of_all_kinds_are_read(tmp_path: Path, crs: str | None) -> None:
+    """A feature collection with a triangle, and a multi-polygon of one square further east."""
+
+    def ring(points: list[list[float]]) -> list[list[float]]:
+        return points if crs is None else [list(mercantile.xy(*point)) for point in points]
+
+    document = {
+        "type": "FeatureCollection",
+        "features": [
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring(TRIANGLE)]}},
+            {"type": "Feature", "geometry": {"type": "Point", "coordinates": [0, 0]}},
+            {"type": "Feature", "geometry": None},
+            {
+                "type": "Feature",
+                "geometry": {"type": "MultiPolygon", "coordinates": [[ring(FAR)]]},
+            },
+        ],
+    }
+    if crs is not None:
+        document["crs"] = {"type": "name", "properties": {"name": crs}}
+    path = tmp_path / "aoi.geojson"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    found = tiles(read_area(path), 12)
+    inside = mercantile.tile(8.05, 47.05, 12), mercantile.tile(9.05, 47.05, 12)
+    outside = mercantile.tile(8.35, 47.25, 12), mercantile.tile(8.7, 47.05, 12)
+    assert found.issuperset(inside)
+    assert found.isdisjoint(outside)
+
+
+def test_a_polygon_without_area_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "line.geojson"
+    ring = [[8, 47], [9, 47], [8, 47], [8, 47]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}), encoding="utf-8")
+    with pytest.raises(AreaError, match="without an area"):
+        read_area(path)
