@@ -102,7 +102,7 @@ class Buildings(Features):
         order = np.lexsort((length, owner[:-1]))
         last = np.searchsorted(owner[:-1][order], np.arange(len(self.geometry)), side="right") - 1
         best = order[last]
-        return step[best] / np.maximum(length[best], 1e-6)[:, None]
+        return np.asarray(step[best] / np.maximum(length[best], 1e-6)[:, None])
 
     def shadow(self, index: int, east: float, south: float) -> skia.Path:
         """The ground darkened by a building whose shadow falls (east, south) metres per metre."""

@@ -9,12 +9,10 @@ import math
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
-from rasterio.features import rasterize, shapes
-from rasterio.transform import Affine
-from shapely import LineString, Point, Polygon
+from shapely import LineString, Point
 from shapely.geometry.base import BaseGeometry
 
+from c2gm.model.synthetic_land import cover_land
 from c2gm.model.synthetic_settlement import (
     Settlement,
     Sheet,
@@ -22,15 +20,15 @@ from c2gm.model.synthetic_settlement import (
     lay_out,
     rectangles,
 )
+from c2gm.model.synthetic_shapes import Float, normal_of, rounded, tiled, wander
 from c2gm.model.vectors import LAYERS, VectorLayer, VectorMap
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
 
-Float = NDArray[np.float64]
-
 # Settlements per square kilometre and their radii in metres, by rank (city ... farm).
 _DENSITY = (1 / 900, 1 / 110, 1 / 15, 1 / 6, 1 / 1.6)
 _RADIUS = ((2200.0, 3200.0), (700.0, 1300.0), (230.0, 480.0), (70.0, 120.0), (35.0, 50.0))
+_AREAS = ("water", "landcover", "landuse")
 
 
 def generate_world(seed: int, bounds_3857: tuple[float, float, float, float]) -> VectorMap:
@@ -63,63 +61,13 @@ def generate_world(seed: int, bounds_3857: tuple[float, float, float, float]) ->
         else:
             geometry[~inside] = shapely.intersection(geometry[~inside], frame)
             full = ~shapely.is_empty(geometry)
+            if name in _AREAS:  # cutting leaves a stray line here and there
+                full &= np.isin(shapely.get_type_id(geometry), (3, 6))
             geometry, kind = geometry[full], kind[full]
         layers[name] = VectorLayer(
             shapely.transform(geometry, lambda points: points * scale + shift), kind
         )
     return layers
-
-
-def wander(
-    rng: np.random.Generator, start: Float, end: Float, rough: float, step: float
-) -> LineString:
-    """A line from start to end that strays by about `rough` of its length at every scale."""
-    points = np.stack([start, end])
-    while np.hypot(*(points[1] - points[0])) > step:
-        gap = np.diff(points, axis=0)
-        length = np.hypot(gap[:, 0], gap[:, 1])
-        normal = np.stack([-gap[:, 1], gap[:, 0]], 1)
-        middle = (points[1:] + points[:-1]) / 2 + normal * rng.normal(0, rough, (len(gap), 1))
-        joined = np.empty((2 * len(points) - 1, 2))
-        joined[::2], joined[1::2] = points, middle
-        points = joined
-        if length.max() < step:
-            break
-    return LineString(rounded(points, closed=False))
-
-
-def rounded(points: Float, closed: bool, times: int = 2) -> Float:
-    """Corners cut (Chaikin) `times` times; ends stay where they are unless closed."""
-    for _ in range(times):
-        ahead = np.roll(points, -1, axis=0) if closed else points[1:]
-        here = points if closed else points[:-1]
-        cut = np.stack([0.75 * here + 0.25 * ahead, 0.25 * here + 0.75 * ahead], 1).reshape(-1, 2)
-        points = cut if closed else np.concatenate([points[:1], cut, points[-1:]])
-    return points
-
-
-def noise_grid(rng: np.random.Generator, shape: tuple[int, int], cell: float, wave: float) -> Float:
-    """Smooth noise of unit variance whose longest waves are about `wave` metres."""
-    white = np.fft.rfft2(rng.standard_normal(shape))
-    fy, fx = np.fft.fftfreq(shape[0], cell)[:, None], np.fft.rfftfreq(shape[1], cell)[None]
-    power = (1.0 + (np.hypot(fx, fy) * wave) ** 2) ** -0.95
-    field = np.fft.irfft2(white * power, s=shape)
-    return np.asarray((field - field.mean()) / field.std())
-
-
-def tiled(area: BaseGeometry, step: float = 1500.0) -> list[BaseGeometry]:
-    """An area cut into pieces of at most `step` metres, so that work on a part stays local."""
-    west, south, east, north = area.bounds
-    if max(east - west, north - south) < 2 * step:
-        return [area]
-    pieces = []
-    for x in np.arange(west, east, step):
-        column = shapely.clip_by_rect(area, x, south, x + step, north)
-        for y in np.arange(south, north, step):
-            piece = shapely.clip_by_rect(column, x, y, x + step, y + step)
-            if not piece.is_empty:
-                pieces.append(shapely.make_valid(piece))
-    return pieces
 
 
 class _World:
@@ -139,20 +87,20 @@ class _World:
         self._link_places()
         self._motorways_and_rail()
         self._fill_places()
-        self._land()
+        cover_land(self.rng, self.size, self.places, self.water, self.barred_pieces, self.sheet)
         return self.sheet
 
     def _count(self, per_square_km: float) -> int:
         return int(self.rng.poisson(per_square_km * self.area))
 
     def _anywhere(self, count: int) -> Float:
-        return self.rng.uniform(0, 1, (count, 2)) * self.size
+        return np.asarray(self.rng.uniform(0, 1, (count, 2)) * self.size)
 
     def _rim(self, share: float) -> Float:
         """The point at a share of the way round the frame, a little outside it."""
         turn = 2 * np.pi * share
         out = np.array([np.cos(turn), np.sin(turn)])
-        return self.size / 2 + out / np.abs(out).max() * self.size * 0.52
+        return np.asarray(self.size / 2 + out / np.abs(out).max() * self.size * 0.52)
 
     def _rivers_and_lakes(self) -> None:
         rng = self.rng
@@ -201,7 +149,8 @@ class _World:
                     radius = min(rng.uniform(*_RADIUS[rank]), 0.28 * self.size.min())
                     gap = np.hypot(taken[:, 0] - spot[0], taken[:, 1] - spot[1])
                     apart = np.all(gap > 1.25 * (radius + taken[:, 2]) + 150)
-                    if apart and (rank == 0 or not lakes.contains(Point(spot))):
+                    first = rank <= 1 and not self.places
+                    if apart and (first or rank == 0 or not lakes.contains(Point(spot))):
                         break
                 else:
                     continue
@@ -263,7 +212,7 @@ class _World:
             share = rng.random()
             start, end = self._rim(share), self._rim(share + rng.uniform(0.4, 0.6))
             place = large[turn % len(large)]
-            pass_by = np.array(place.centre) + 1.35 * place.radius * _normal(
+            pass_by = np.array(place.centre) + 1.35 * place.radius * normal_of(
                 end - start
             ) * rng.choice((-1, 1))
             for kind, via, rough in (
@@ -354,76 +303,3 @@ class _World:
         pieces = self.barred_pieces
         found = pieces.query(place.outline.buffer(60), predicate="intersects")
         return shapely.union_all(pieces.geometries[found])
-
-    def _land(self) -> None:
-        """Forest from noise; the rest a mesh of parcels, farmed, grazed or left to itself."""
-        rng = self.rng
-        cell = max(8.0, float(self.size.max()) / 1300)
-        shape = (int(self.size[1] / cell) + 1, int(self.size[0] / cell) + 1)
-        transform = Affine(cell, 0, 0, 0, cell, 0)
-        outlines = [p.outline.buffer(15) for p in self.places]
-        taken = rasterize([*outlines, self.water.buffer(6)], out_shape=shape, transform=transform)
-        hills = noise_grid(rng, shape, cell, min(5000.0, float(self.size.min()) / 2.5))
-        hills += 0.35 * noise_grid(rng, shape, cell, 900.0)
-        wood = (hills > np.quantile(hills, 1 - rng.uniform(0.2, 0.42))) & (taken == 0)
-        forest = []
-        for found, value in shapes(wood.astype(np.uint8), mask=wood, transform=transform):
-            rings = [np.asarray(ring) for ring in found["coordinates"]]
-            if value != 1 or Polygon(rings[0]).area < 30 * cell**2:
-                continue
-            smooth = [rounded(ring[:-1], closed=True) for ring in rings]
-            area = Polygon(smooth[0], smooth[1:]).simplify(cell * 0.35).buffer(0)
-            forest.append(area)
-        self.sheet.add("landcover", "wood", *forest)
-        self._parcels([piece for area in (*forest, *outlines, self.water) for piece in tiled(area)])
-
-    def _parcels(self, taken: list[BaseGeometry]) -> None:
-        rng = self.rng
-        size = rng.uniform(280.0, 520.0)
-        count = np.ceil(self.size / size).astype(int) + 3
-        spread = 0.28 if rng.random() < 0.7 else 0.04
-        grid = np.stack(np.meshgrid(np.arange(count[0]), np.arange(count[1])), -1) - 1.0
-        nodes = (grid + rng.uniform(-spread, spread, grid.shape)) * size
-        kinds = noise_grid(rng, (count[1], count[0]), size, 2500.0)
-        kinds += rng.normal(0, 0.5, kinds.shape)
-        tree = shapely.STRtree(taken)
-        bare = rng.uniform(-0.3, 0.6)
-        for row in range(count[1] - 1):
-            for column in range(count[0] - 1):
-                quad = Polygon(
-                    [nodes[row + j, column + i] for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
-                ).buffer(-3.0)
-                level = kinds[row, column]
-                near = [taken[int(i)] for i in tree.query(quad, predicate="intersects")]
-                if near:
-                    quad = quad.difference(shapely.union_all(near))
-                if level > bare:
-                    self.sheet.add("landcover", "farmland", quad)
-                elif level > bare - 0.6:
-                    self.sheet.add("landcover", "grass", quad)
-        self._tracks(nodes)
-
-    def _tracks(self, nodes: Float) -> None:
-        """Farm tracks between parcels, footpaths anywhere; none through houses or water."""
-        rng = self.rng
-        across = np.concatenate([nodes[:, :-1].reshape(-1, 2), nodes[:-1].reshape(-1, 2)])
-        ahead = np.concatenate([nodes[:, 1:].reshape(-1, 2), nodes[1:].reshape(-1, 2)])
-        lines = shapely.linestrings(np.stack([across, ahead], 1))
-        lines = lines[rng.random(len(lines)) < 0.3]
-        paths = []
-        for spot in self._anywhere(4 + self._count(0.5)):
-            turn = rng.uniform(0, 2 * np.pi)
-            end = spot + rng.uniform(200, 1500) * np.array([np.cos(turn), np.sin(turn)])
-            paths.append(wander(rng, spot, end, 0.14, 30))
-        blocked = shapely.STRtree(
-            [*(p.outline for p in self.places), *self.barred_pieces.geometries]
-        )
-        for kind, ways in (("track", lines), ("path", np.array(paths, dtype=object))):
-            hit = np.unique(blocked.query(ways, predicate="intersects")[0])
-            free = np.ones(len(ways), dtype=bool)
-            free[hit] = False
-            self.sheet.add("transportation", kind, *ways[free])
-
-
-def _normal(vector: Float) -> Float:
-    return np.asarray(np.array([-vector[1], vector[0]]) / np.hypot(*vector))

@@ -115,3 +115,8 @@ def test_town_is_a_georeferenced_scene_with_a_mask() -> None:
         assert 0.9 < (mask == 255).mean() < 1.0
         assert (raster.read(1)[mask == 255]).std() > 20
     assert TOWN.stat().st_size < 3_000_000
+
+
+def test_bare_land_paints_too() -> None:
+    for level in (10, 14, 18):
+        assert Painter({}, PaintStyle()).paint(level, 1000, 1000, 20, 30).shape == (30, 20, 3)
