@@ -265,7 +265,7 @@ def _place(
 
 
 def _name(crs: Any) -> str:
-    return str(crs.to_authority() or "custom") if crs else "none"
+    return ":".join(crs.to_authority() or ("a CRS without a code",))
 
 
 def _degrees(
