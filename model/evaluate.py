@@ -75,6 +75,8 @@ def choose_tiles(options: EvaluateOptions) -> tuple[list[Sample], dict[str, Indi
             if not sample.imagery[inner, inner, 3].any():
                 left_out += 1
                 continue
+            if sample.reference is not None and not sample.reference[..., 3].any():
+                sample = replace(sample, reference=None, span=None)  # as the runtime takes it
             key = (sample.window.area.name, sample.level, sample.window.extent)
             if key not in found:
                 found[key] = len(samples)
