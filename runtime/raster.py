@@ -70,7 +70,8 @@ class Raster:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels."""
-        return np.dtype(self.dataset.dtypes[0])
+        kind: np.dtype[Any] = np.dtype(self.dataset.dtypes[0])
+        return kind
 
 
 def open_raster(path: Path, error: type[C2GMError], **options: Any) -> Raster:
