@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
@@ -46,6 +47,7 @@ def write(
     interpretation, mask = more.pop("colorinterp", None), more.pop("mask", None)
     colormap = more.pop("colormap", None)
     count, height, width = pixels.shape
+    gcps = more.pop("gcps", None)
     options: dict[str, Any] = {"driver": "GTiff", "dtype": pixels.dtype, "crs": crs, **more}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -53,6 +55,8 @@ def write(
             path, "w", count=count, height=height, width=width, transform=transform, **options
         ) as file,
     ):
+        if gcps:
+            file.gcps = gcps, crs
         if interpretation:
             file.colorinterp = interpretation
         if colormap:
@@ -238,6 +242,18 @@ def _faulty(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "truncated": (cut, "truncated"),
         "broken jpeg": (broken, "damaged"),
         "no crs": (write(tmp_path / "a.tif", colours, None, UTM), "no coordinate system"),
+        "gcps": (
+            write(
+                tmp_path / "h.tif",
+                colours,
+                crs,
+                Affine.identity(),
+                gcps=[
+                    GroundControlPoint(r, c, 5e5 + c, 5e6 - r) for r, c in ((0, 0), (0, 9), (9, 0))
+                ],
+            ),
+            "only ground control points",
+        ),
         "identity": (write(tmp_path / "b.tif", colours, crs, Affine.identity()), "no georef"),
         "two bands": (write(tmp_path / "c.tif", colours[:2], crs, UTM), "2 bands"),
         "complex": (write(tmp_path / "d.tif", complex_pixels, crs, UTM), "complex64"),
@@ -250,12 +266,16 @@ def _faulty(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
-def test_unusable_scenes_say_what_is_wrong(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_unusable_scenes_say_what_is_wrong(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name, (path, expected) in _faulty(tmp_path).items():
         with pytest.raises(SceneError) as caught:
             Scene.open(path)
         message = str(caught.value)
         assert expected in message and "\n" not in message and str(path) in message, name
+    assert not capfd.readouterr().err, "GDAL prints nothing of its own"
 
 
 def test_levels_finer_than_the_data(tmp_path: Path) -> None:
