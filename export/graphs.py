@@ -85,12 +85,13 @@ def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
     """A copy of `module` for inference that computes in `precision`; fp32 shares the weights."""
     if precision == "fp32":
         return module.eval()
-    module = copy.deepcopy(module).half().eval()
-    for parent in list(module.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, NORMS):
-                setattr(parent, name, Float32Island(layer.float()))
-    return module
+    half = copy.deepcopy(module).half().eval()
+    for path, layer in module.named_modules():
+        if isinstance(layer, NORMS):
+            parent, _, name = path.rpartition(".")
+            island = Float32Island(copy.deepcopy(layer).eval())
+            setattr(half.get_submodule(parent), name, island)
+    return half
 
 
 def _part(model: SGDM, names: tuple[str, ...], precision: Precision) -> SGDM:
@@ -110,6 +111,11 @@ class Graph(nn.Module):
     name: GraphName
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The exporter puts a module back into the mode in which it found it.
+        self.eval()
 
 
 class TextEncode(Graph):

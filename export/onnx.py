@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from c2gm.export.graphs import Graph, exportable
+from c2gm.export.storage import store_exact_halves
 from c2gm.runtime.bundle import TensorSpec
 from c2gm.runtime.errors import ParityError
 
@@ -59,6 +60,7 @@ def export_onnx(graph: Graph, folder: Path) -> tuple[Path, ...]:
         with _quiet():
             onnxscript.optimizer.optimize(model)
         _tidy(model, graph)
+        store_exact_halves(model)
         tensors = (value.const_value for value in model.graph.initializers.values())
         external = sum(int(t.nbytes) for t in tensors if t is not None) > EXTERNAL_DATA_BYTES
         data = path.with_name(path.name + ".data")
