@@ -84,14 +84,13 @@ class Gaussian:
     factor: Values
 
     @classmethod
-    def of_samples(cls, features: NDArray[np.floating]) -> Self:
+    def of_samples(cls, features: Values) -> Self:
         """Mean and unbiased covariance of samples (n, d). Raises ValueError for n < 2."""
-        samples = np.asarray(features, dtype=np.float64)
-        count, width = samples.shape
+        count, width = features.shape
         if count < 2:
             raise ValueError(f"{count} sample has no covariance, expected at least 2")
-        mean = samples.mean(axis=0)
-        factor = (samples - mean).T / np.sqrt(count - 1)
+        mean = features.mean(axis=0)
+        factor = (features - mean).T / np.sqrt(count - 1)
         return cls(mean, factor) if count <= width else cls.of_moments(mean, factor @ factor.T)
 
     @classmethod

@@ -56,7 +56,8 @@ class SGDMPainter:
             noise.to(self._device),
             self._steps,
         )
-        return to_pictures(model.autoencoder.decode(latents)).cpu().numpy()
+        pictures: Pictures = to_pictures(model.autoencoder.decode(latents)).cpu().numpy()
+        return pictures
 
     def _noise(self, sample: Sample) -> NDArray[np.float32]:
         channels = self._model.config.autoencoder.latent_channels

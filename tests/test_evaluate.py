@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_config, tiny_model
 from typer.testing import CliRunner
 
 from c2gm.model import config
@@ -21,7 +22,6 @@ from c2gm.model.mosaic import Area, Extent, write_area_json
 from c2gm.model.painter import SGDMPainter
 from c2gm.model.scores import Networks
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
-from tests.tiny import tiny_config, tiny_model
 
 GROUND = Extent(64 * 500, 64 * 300, 64, 64)
 """One tile of level 12, in pixels of level 10."""
