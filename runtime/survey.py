@@ -125,11 +125,17 @@ def _averages(
     bands, height, width = values.shape
     rows, columns = -(-height // factor), -(-width // factor)
     padding = (0, rows * factor - height), (0, columns * factor - width)
-    blocks = rows, factor, columns, factor
-    kept = np.where(valid, values, 0).astype(np.float32)
-    count = np.pad(valid, padding).reshape(blocks).sum(axis=(1, 3), dtype=np.float32)
-    sums = np.pad(kept, ((0, 0), *padding)).reshape(bands, *blocks).sum(axis=4).sum(axis=2)
-    return sums / np.maximum(count, 1), count / factor**2
+
+    def sums(array: NDArray[Any]) -> NDArray[np.float32]:
+        padded = np.pad(array, ((0, 0), *padding)) if any(map(any, padding)) else array
+        blocks = padded.reshape(-1, rows, factor, columns, factor)
+        # Rows first: that runs along memory, and leaves little for the columns.
+        summed: NDArray[np.float32] = blocks.sum(axis=2, dtype=np.float32).sum(axis=3)
+        return summed
+
+    count = sums(valid[None])[0]
+    kept = values if valid.all() else np.where(valid, values, 0)
+    return sums(kept) / np.maximum(count, 1), count / factor**2
 
 
 def footprints(raster: Raster, result: Survey) -> tuple[Footprint, ...]:
