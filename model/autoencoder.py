@@ -6,7 +6,7 @@ It has no normalisation layers: every output pixel depends on its neighbourhood 
 rest of the window, so that a tile decodes to the same picture in whatever window it lies.
 """
 
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from c2gm.model.config import AutoencoderConfig
 
 FACTOR = 8
 """Side of a latent cell in pixels."""
+
+PaddingMode = Literal["zeros", "replicate"]
+DECODER_PADDING: PaddingMode = "replicate"
+"""Zeros at a window's border showed in the picture as a dark rim around every tile."""
 
 
 class Autoencoder(Protocol):
@@ -63,10 +67,10 @@ class KLAutoencoder(nn.Module):
 class ResidualBlock(nn.Module):
     """x + conv(SiLU(conv(SiLU(x)))); the second convolution starts at zero (identity)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(cast(Tensor, self.second.bias))
 
@@ -100,18 +104,22 @@ class LightAutoencoder(nn.Module):
         )
         quarter, eighth = config.decoder_channels
         half = quarter // 4
+
+        def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=DECODER_PADDING)
+
         self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, eighth, 3, padding=1),
-            *(ResidualBlock(eighth) for _ in range(config.decoder_blocks)),
-            nn.Conv2d(eighth, 4 * quarter, 3, padding=1),
+            convolution(config.latent_channels, eighth),
+            *(ResidualBlock(eighth, DECODER_PADDING) for _ in range(config.decoder_blocks)),
+            convolution(eighth, 4 * quarter),
             nn.PixelShuffle(2),
-            *(ResidualBlock(quarter) for _ in range(config.decoder_blocks)),
-            nn.Conv2d(quarter, 4 * half, 3, padding=1),
+            *(ResidualBlock(quarter, DECODER_PADDING) for _ in range(config.decoder_blocks)),
+            convolution(quarter, 4 * half),
             nn.PixelShuffle(2),
             nn.SiLU(),
-            nn.Conv2d(half, half, 3, padding=1),
+            convolution(half, half),
             nn.SiLU(),
-            nn.Conv2d(half, 12, 3, padding=1),
+            convolution(half, 12),
             nn.PixelShuffle(2),
         )
 

@@ -104,7 +104,9 @@ def _averaging(decay: float) -> Any:
         if not averaged.is_floating_point():
             return current
         n = float(count)
-        return averaged.lerp(current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        mean = averaged.lerp(current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        # An attention mask is a buffer too, and the mean of two infinities is not a number.
+        return mean.where(current.isfinite(), current)
 
     return average
 
