@@ -29,6 +29,7 @@ def store_exact_halves(model: onnx_ir.Model) -> int:
         source.dtype, source.shape = onnx_ir.DataType.FLOAT16, onnx_ir.Shape(half.shape)
         cast = onnx_ir.node("Cast", [source], attributes={"to": onnx_ir.DataType.FLOAT})
         name = value.name
+        assert name is not None
         value.replace_all_uses_with(cast.outputs[0])
         del graph.initializers[name]
         cast.outputs[0].name = name
