@@ -16,7 +16,7 @@ from c2gm.runtime.errors import OptionError, OutputError
 
 SHIPPED = Path(__file__).parent / "assets" / "nano.safetensors"
 
-app = typer.Typer(help="Score a C2GM model.", add_completion=False, rich_markup_mode="markdown")
+app = typer.Typer(help="Score a C2GM model.", add_completion=False, rich_markup_mode=None)
 _messages = Console(stderr=True, highlight=False)
 
 _COLUMNS = {
