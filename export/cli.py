@@ -139,7 +139,9 @@ def read_provenance(checkpoint: Path) -> Provenance:
     if not isinstance(found, dict) or set(found) != keys:
         raise WeightsError(f"{path}: expected an object with the keys {', '.join(sorted(keys))}")
     data, texts = found.pop("training_data"), found
-    if not all(isinstance(text, str) for text in (*texts.values(), *data)):
+    if not isinstance(data, list) or not all(
+        isinstance(text, str) for text in (*texts.values(), *data)
+    ):
         raise WeightsError(f"{path}: expected texts, and a list of texts as training_data")
     return Provenance(training_data=tuple(data), c2gm_version=c2gm_version, **texts)
 
