@@ -1,6 +1,7 @@
 """The denoising U-Net: diffusers' UNet2DConditionModel with adapter features (eqs. 8 and 11)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class UNet(nn.Module):
         return output
 
 
-def _attend(block: nn.Module, index: int, sample: Tensor, states: Tensor) -> Tensor:
+def _attend(block: Any, index: int, sample: Tensor, states: Tensor) -> Tensor:
     """The transformer beside a residual block, where its level has attention."""
     if not hasattr(block, "attentions"):
         return sample
