@@ -18,7 +18,11 @@ from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import LEVELS
 
 app = typer.Typer(
-    help="Make training data for c2gm-train.", no_args_is_help=True, add_completion=False
+    help="Make training data for c2gm-train.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 _console = Console(stderr=True)
 

@@ -16,7 +16,12 @@ from c2gm.runtime.errors import OptionError, OutputError
 
 SHIPPED = Path(__file__).parent / "assets" / "nano.safetensors"
 
-app = typer.Typer(help="Score a C2GM model.", add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="Score a C2GM model.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 _messages = Console(stderr=True, highlight=False)
 
 _COLUMNS = {
