@@ -93,7 +93,12 @@ def simplify(model: onnx_ir.Model) -> None:
     most of the time (quadratic in nodes) and finds next to nothing in these graphs.
     """
     for _ in range(2):
-        onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True)
+        onnxscript.optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            # By default it keeps ConstantOfShape, which here makes a few numbers at most.
+            should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+        )
         passes.IdentityEliminationPass()(model)
         passes.RemoveUnusedNodesPass()(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
