@@ -117,6 +117,10 @@ class Graph(nn.Module):
         # The exporter puts a module back into the mode in which it found it.
         self.eval()
 
+    def release(self) -> None:
+        """Forget the weights (gigabytes, of a half-precision copy); the interface stays."""
+        self._modules.clear()
+
 
 class TextEncode(Graph):
     """Token ids (b, n) -> states (b, n, d) and pooled (b, d)."""

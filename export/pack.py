@@ -113,6 +113,7 @@ def _write_bundle(
         progress(f"{name}: comparing with torch")
         if precision == "fp16":
             parity.check_torch(graph)
+        graph.release()
         parity.check_onnx(graph, files[0])
         specs = tuple(file_spec(folder, file.name) for file in files)
         graphs[name] = GraphSpec(specs, graph.inputs, graph.outputs, round(gflop[name], 4))
