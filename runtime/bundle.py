@@ -8,9 +8,9 @@ manifest with their size and SHA-256, may not leave the folder, and are checked 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -170,7 +170,7 @@ def write_embeddings(folder: Path, embeddings: ScaleEmbeddings) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, last of all files, since it is what makes the folder a bundle."""
-    text = json.dumps(asdict(manifest), indent=1, default=_plain)
+    text = json.dumps(_plain(manifest), indent=1)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -241,10 +241,15 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
     yield bool(unknown), f"early_stop has unknown scale prompts {sorted(unknown)}"
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings (read-only ones too, which `asdict` cannot copy) and tuples as JSON."""
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _verify_file(folder: Path, spec: FileSpec) -> None:

@@ -270,4 +270,8 @@ def test_a_manifest_survives_the_way_to_disk_and_back(
 ) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     write_manifest(folder, manifest)
-    assert read_manifest(folder) == manifest
+    read = read_manifest(folder)
+    assert read == manifest
+    text = (folder / MANIFEST_NAME).read_text()
+    write_manifest(folder, read)
+    assert (folder / MANIFEST_NAME).read_text() == text
