@@ -88,9 +88,12 @@ def random_footprint(valid: Mask, rng: Generator) -> Mask:
 def degrade_reference(reference: Picture, rng: Generator) -> Picture:
     """What generation does to a map, done to a true one (stage 2); RGBA at the parent's own size.
 
-    Thin features lost, edges soft or displaced by a pixel, colours off, compression-like ringing.
+    Places left empty or drawn as somewhere else, thin features lost, edges soft or displaced by a
+    pixel, colours off, compression-like ringing.
     """
     image = Image.fromarray(np.ascontiguousarray(reference[..., :3]))
+    if rng.random() < 0.4:
+        image = _mistake_places(image, rng)
     if rng.random() < 0.3:
         image = _forget_thin(image, rng)
     if rng.random() < 0.5:
@@ -118,9 +121,24 @@ def degrade_reference(reference: Picture, rng: Generator) -> Picture:
 def _forget_thin(image: Image.Image, rng: Generator) -> Image.Image:
     """Blots where everything thinner than about three pixels is gone."""
     smooth = image.filter(ImageFilter.MedianFilter(5 if rng.random() < 0.5 else 3))
-    coarse = rng.random((5, 5)) < rng.uniform(0.2, 0.8)
+    return Image.composite(smooth, image, _blots(image.size, rng.uniform(0.2, 0.8), rng))
+
+
+def _mistake_places(image: Image.Image, rng: Generator) -> Image.Image:
+    """Blots of plain background, or of what the map shows elsewhere: the imagery knows better."""
+    if rng.random() < 0.6:
+        wrong = Image.new("RGB", image.size, BACKGROUND)
+    else:
+        wrong = Image.fromarray(turn(np.asarray(image), int(rng.integers(1, 8))))
+    blots = _blots(image.size, rng.uniform(0.15, 0.6), rng)
+    return Image.composite(wrong, image, blots.point(lambda value: 255 * (value > 127)))
+
+
+def _blots(size: tuple[int, int], share: float, rng: Generator) -> Image.Image:
+    """A soft mask whose blots, a fifth of the side wide, cover about `share` of it."""
+    coarse = rng.random((5, 5)) < share
     blots = Image.fromarray((coarse * 255).astype(np.uint8))
-    return Image.composite(smooth, image, blots.resize(image.size, Image.Resampling.BILINEAR))
+    return blots.resize(size, Image.Resampling.BILINEAR)
 
 
 def turn(picture: Picture, symmetry: int) -> Picture:

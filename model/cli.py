@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from c2gm.model.config import PRESETS
-from c2gm.runtime.errors import C2GMError, OutputError, WeightsError
+from c2gm.runtime.errors import C2GMError, OptionError, OutputError, WeightsError
 
 TRAIN_EXAMPLES = """
 Examples (the shipped `nano` was made so):
@@ -121,7 +121,14 @@ def train_sgdm(
     no_reference_share: Annotated[
         float, typer.Option(help="Share of samples without a reference.")
     ] = 0.2,
+    level_weights: Annotated[
+        str,
+        typer.Option(help="How often levels are drawn, as LEVEL:WEIGHT,...; others weigh 1."),
+    ] = "",
     loss: Annotated[str, typer.Option(help="l2 (eq. 19) or l1 (the authors' code).")] = "l2",
+    draws: Annotated[
+        int, typer.Option(help="Time steps a pair: they share its condition, which saves time.")
+    ] = 2,
     steps: Steps = 20_000,
     batch: BatchSize = 16,
     learning_rate: LearningRate = 3e-4,
@@ -134,7 +141,18 @@ def train_sgdm(
     seed: Seed = 0,
 ) -> None:
     """Train the scale-guided diffusion model (eq. 19)."""
-    _train({"stage": "sgdm"} | locals())
+    _train({"stage": "sgdm"} | locals() | {"level_weights": _parse_weights(level_weights)})
+
+
+def _parse_weights(text: str) -> dict[int, float]:
+    """`10:0.5,18:0.7` -> {10: 0.5, 18: 0.7}. Raises OptionError for anything else."""
+    try:
+        pairs = [part.split(":") for part in text.split(",") if part.strip()]
+        return {int(level): float(weight) for level, weight in pairs}
+    except ValueError:
+        raise OptionError(
+            f"--level-weights {text!r}: expected LEVEL:WEIGHT,..., for example 10:0.5,18:0.7"
+        ) from None
 
 
 @train.command("pack")

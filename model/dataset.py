@@ -4,7 +4,7 @@ A dataset folder is one of three: areas built by `c2gm-dataset build` (mosaic.py
 (cscmg.py), or a pair of XYZ folders (xyz.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -111,6 +111,8 @@ class PairOptions(Protocol):
     def no_reference_share(self) -> float: ...
     @property
     def references(self) -> Literal["true", "degraded"]: ...
+    @property
+    def level_weights(self) -> Mapping[int, float]: ...
 
 
 class MapPairs:
@@ -121,6 +123,7 @@ class MapPairs:
         chosen = SamplerOptions(
             no_reference_share=options.no_reference_share,
             degrade=options.references == "degraded",
+            level_weights=options.level_weights,
         )
         self._sampler = open_sampler(dataset, "train", options.seed, chosen)
 

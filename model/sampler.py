@@ -1,7 +1,7 @@
 """Drawing training windows: even over levels, half of them where the map has much to say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ _TRIES = 6
 class SamplerOptions:
     """How windows are drawn. `sides` in pixels with `side_weights`, one side per batch.
 
-    Of all samples `no_reference_share` get no reference; of the others the first of `spans` gets
+    `level_weights`: how often each level is drawn; a level that is not named weighs 1. Of all
+    samples `no_reference_share` get no reference; of the others the first of `spans` gets
     `first_span_share`. `degrade` spoils references as generation does (stage 2).
     """
 
@@ -39,6 +40,7 @@ class SamplerOptions:
     first_span_share: float = 0.75
     sides: tuple[int, ...] = (192, 256, 320)
     side_weights: tuple[float, ...] = (0.25, 0.6, 0.15)
+    level_weights: Mapping[int, float] = field(default_factory=dict)
     augment: bool = True
     degrade: bool = False
 
@@ -48,6 +50,11 @@ def draw_span(spans: Sequence[int], options: SamplerOptions, rng: Generator) -> 
     if not spans or rng.random() < options.no_reference_share:
         return None
     return spans[0] if rng.random() < options.first_span_share else spans[-1]
+
+
+def level_shares(levels: Sequence[int], options: SamplerOptions) -> NDArray[np.float64]:
+    """Probability of each of `levels`, which add up to 1."""
+    return _normalised([options.level_weights.get(level, 1.0) for level in levels])
 
 
 def augmented(sample: Sample, rng: Generator) -> Sample:
@@ -91,8 +98,7 @@ class _Pool:
 class TileSampler:
     """Draws samples; the same (seed, index) always gives the same sample.
 
-    Levels are drawn evenly, unless `level_weights` says otherwise. Raises DataError if the dataset
-    has no usable ground for the split.
+    Raises DataError if the dataset has no usable ground for the split.
     """
 
     def __init__(
@@ -102,7 +108,6 @@ class TileSampler:
         spans: tuple[int, ...] = SPANS,
         seed: int = 0,
         options: SamplerOptions | None = None,
-        level_weights: Mapping[int, float] | None = None,
     ) -> None:
         self.options = options or SamplerOptions(spans=spans)
         self.split: Split = split
@@ -114,13 +119,10 @@ class TileSampler:
                 pool = _Pool(area, level, split)
                 if pool.pixels > 0:
                     self._pools.setdefault(level, []).append(pool)
-        weights = {
-            z: 1.0 if level_weights is None else level_weights.get(z, 0.0) for z in self._pools
-        }
-        self.levels = sorted(z for z, weight in weights.items() if weight > 0)
+        self.levels = sorted(z for z in self._pools if self.options.level_weights.get(z, 1.0) > 0)
         if not self.levels:
             raise DataError(f"no ground for {split} in {dataset}; build more areas")
-        self._level_shares = _normalised([weights[z] for z in self.levels])
+        self._level_shares = level_shares(self.levels, self.options)
         self._area_shares = {z: _area_shares(self._pools[z], z) for z in self.levels}
 
     def sample(self, index: int, side: int = TILE_SIZE, row: int = 0) -> Sample:

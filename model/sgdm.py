@@ -143,6 +143,7 @@ class SGDM(nn.Module):
         *,
         loss: Literal["l2", "l1"] = "l2",
         min_snr_gamma: float | None = None,
+        draws: int = 1,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
@@ -150,17 +151,22 @@ class SGDM(nn.Module):
 
         `loss`: the paper has the square, the authors' code the absolute error.
         `min_snr_gamma`: weight time steps by min-SNR-gamma (Hang et al. 2023), None for none.
-        `timestep` int64 (b) and `noise` (b, c, h, h) are drawn unless given (validation).
+        `draws`: time steps a pair, one of each of as many equal parts of the schedule; they share
+        the pair's condition, which costs more than a denoising step.
+        `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
+        apart, are drawn unless given (validation).
         Raises ValueError for a batch with neither latents nor image.
         """
         latents = self._target_latents(batch)
         if timestep is None:
-            steps = self.config.schedule.train_timesteps
-            timestep = torch.randint(steps, (latents.shape[0],), device=latents.device)
-        if noise is None:
-            noise = torch.randn_like(latents)
+            timestep = self._draw_timesteps(latents, draws)
         states, pooled = self.text_encoder(batch.token_ids)
         condition = self.condition(batch.imagery, batch.reference, batch.has_reference)
+        if draws > 1:
+            latents, states, pooled = (_repeat(x, draws) for x in (latents, states, pooled))
+            condition = Condition(*(_repeat(x, draws) for x in condition))
+        if noise is None:
+            noise = torch.randn_like(latents)
         noised = self.add_noise(latents, noise, timestep)
         output = self.denoise(noised, timestep, states, pooled, condition).float()
         error = output - self.target(latents, noise, timestep)
@@ -168,6 +174,13 @@ class SGDM(nn.Module):
         if min_snr_gamma is not None:
             per_sample = per_sample * self._min_snr_weight(timestep, min_snr_gamma)
         return per_sample.mean()
+
+    def _draw_timesteps(self, latents: Tensor, draws: int) -> Tensor:
+        """int64 (b * draws), draw k of a pair within part k of the schedule."""
+        part = self.config.schedule.train_timesteps / draws
+        start = torch.arange(draws, device=latents.device)[:, None]
+        place = torch.rand(draws, latents.shape[0], device=latents.device)
+        return ((start + place) * part).long().flatten()
 
     def _target_latents(self, batch: TrainingBatch) -> Tensor:
         if batch.latents is not None:
@@ -192,3 +205,8 @@ class SGDM(nn.Module):
     @staticmethod
     def _at(table: Tensor, timestep: Tensor) -> Tensor:
         return table[timestep][:, None, None, None]
+
+
+def _repeat(values: Tensor, count: int) -> Tensor:
+    """(b, ...) -> (count * b, ...), whole batches one after the other."""
+    return values.repeat(count, *[1] * (values.dim() - 1))

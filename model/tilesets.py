@@ -12,7 +12,7 @@ from c2gm.model.augment import degrade_reference
 from c2gm.model.mosaic import Area, Extent, Picture
 from c2gm.model.mosaic_build import luma
 from c2gm.model.pairs import DETAIL_STD, PROMPT_INDEX, Sample, Split, Window
-from c2gm.model.sampler import SamplerOptions, augmented, draw_span
+from c2gm.model.sampler import SamplerOptions, augmented, draw_span, level_shares
 from c2gm.runtime.errors import DataError
 from c2gm.runtime.levels import SPANS, TILE_SIZE
 from c2gm.runtime.pixels import enlarge
@@ -50,7 +50,7 @@ class TileSet(Protocol):
 
 
 class TileSetSampler:
-    """Draws whole tiles of a tile set, even over levels; `sampler.TileSampler`'s counterpart."""
+    """Draws whole tiles of a tile set; `sampler.TileSampler`'s counterpart."""
 
     def __init__(
         self, tiles: TileSet, split: Split, seed: int = 0, options: SamplerOptions | None = None
@@ -61,12 +61,16 @@ class TileSetSampler:
         self._by_level: dict[int, list[mercantile.Tile]] = {}
         for tile in tiles.tiles:
             self._by_level.setdefault(tile.z, []).append(tile)
-        self.levels = sorted(self._by_level)
+        weights = self.options.level_weights
+        self.levels = sorted(z for z in self._by_level if weights.get(z, 1.0) > 0)
+        if not self.levels:
+            raise DataError(f"{tiles.path} has no tiles of the levels to train on")
+        self._level_shares = level_shares(self.levels, self.options)
 
     def sample(self, index: int, row: int = 0) -> Sample:
         """Sample number (index, row), 256 x 256 pixels."""
         rng = np.random.default_rng([self.seed, self._split == "train", index, row])
-        tiles = self._by_level[int(rng.choice(self.levels))]
+        tiles = self._by_level[int(rng.choice(self.levels, p=self._level_shares))]
         tile = tiles[int(rng.integers(len(tiles)))]
         span = draw_span(_spans(self._tiles, tile, self.options.spans), self.options, rng)
         sample = read_sample(self._tiles, tile, span)

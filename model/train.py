@@ -7,9 +7,10 @@ accelerate underneath: the same loop runs on a CPU, a GPU, or several (`accelera
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -48,7 +49,9 @@ class TrainOptions:
     gradient_clip: float = 1.0
     no_reference_share: float = 0.2
     references: Literal["true", "degraded"] = "true"
+    level_weights: Mapping[int, float] = field(default_factory=dict)
     loss: Literal["l2", "l1"] = "l2"
+    draws: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
     freeze_encoder: bool = False
@@ -59,9 +62,11 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every"):
+        for name in ("steps", "batch", "draws", "log_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)}, need >= 1")
+        if any(weight < 0 for weight in self.level_weights.values()):
+            raise OptionError("--level-weights must not be negative")
         if not 0.0 <= self.decay_share <= 1.0:
             raise OptionError(f"--decay-share is {self.decay_share}, expected 0 to 1")
 
@@ -221,9 +226,12 @@ class Trainer:
     def run(self) -> Path:
         """Train to the last step; returns the path of the final weights (averaged).
 
-        Ctrl-C writes a checkpoint and raises KeyboardInterrupt; the same command goes on.
+        Ctrl-C or SIGTERM writes a checkpoint and raises KeyboardInterrupt; the same command goes
+        on.
         """
         options = self.options
+        # What batch systems send; a shell's background job does not even get Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         options.run.mkdir(parents=True, exist_ok=True)
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
         (options.run / "options.json").write_text(json.dumps(settings, indent=1) + "\n")

@@ -107,7 +107,7 @@ class SGDMModule(nn.Module):
 
     def __init__(self, model: SGDM, options: TrainOptions) -> None:
         super().__init__()
-        self.model, self.loss = model, options.loss
+        self.model, self.loss, self.draws = model, options.loss, options.draws
         ids = tokenize([scale_prompt(*key) for key in prompt_keys()])
         self.register_buffer("token_ids", ids, persistent=False)
 
@@ -124,7 +124,7 @@ class SGDMModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 19."""
         return self.model.training_loss(
-            self.training_batch(batch), loss=self.loss, min_snr_gamma=None
+            self.training_batch(batch), loss=self.loss, draws=self.draws
         )
 
 

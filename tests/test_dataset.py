@@ -1,5 +1,6 @@
 """Training data: areas, the split by ground, sampling, tile folders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,15 @@ def test_batches_are_the_same_after_a_restart(dataset: Path) -> None:
         not torch.equal(again["prompt"], other["prompt"])
         or again["image"].shape != other["image"].shape
     )
+
+
+def test_levels_are_drawn_by_their_weights(dataset: Path) -> None:
+    """Weight 0 drops a level, weight 3 triples it; what is not named weighs 1."""
+    options = replace(PLAIN, level_weights={13: 0.0, 16: 3.0})
+    sampler = TileSampler(dataset, options=options)
+    drawn = [sampler.sample(index, side=64).level for index in range(120)]
+    assert 13 not in drawn
+    assert 1.5 < drawn.count(16) / drawn.count(15) < 6
 
 
 def test_batch_hides_invalid_pixels_and_absent_references(dataset: Path) -> None:

@@ -158,6 +158,22 @@ def test_loss_trains_what_the_configuration_says(model: SGDM) -> None:
     model.eval()
 
 
+def test_draws_share_a_condition_and_cover_the_schedule(model: SGDM) -> None:
+    """Two draws of a pair are two losses of it, their time steps from either half."""
+    prompts = tokenize([scale_prompt(12, None), scale_prompt(16, 2)])
+    given = torch.tensor([0.0, 1.0])
+    batch = TrainingBatch(pictures(2, 64), pictures(2, 64), given, prompts, image=pictures(2, 64))
+    timestep, noise = torch.tensor([10, 400, 600, 999]), torch.randn(4, CHANNELS, 8, 8)
+    together = model.training_loss(batch, draws=2, timestep=timestep, noise=noise)
+    apart = [
+        model.training_loss(batch, timestep=timestep[part], noise=noise[part])
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    torch.testing.assert_close(together, (apart[0] + apart[1]) / 2)
+    drawn = model._draw_timesteps(torch.zeros(200, 1), 2).view(2, 200)
+    assert 0 <= drawn[0].min() and drawn[0].max() < 500 <= drawn[1].min() and drawn[1].max() < 1000
+
+
 def test_zero_terminal_snr_leaves_no_step_unweighted(model: SGDM, epsilon_model: SGDM) -> None:
     """With gamma 5 the first sampling step (SNR 0) has weight one, near-clean steps little."""
     for one in (model, epsilon_model):
