@@ -12,15 +12,11 @@ from typing import Annotated
 
 import typer
 
-import c2gm.model
-from c2gm.model.config import PRESETS
+from c2gm.model.config import PRESETS, SHIPPED_WEIGHTS
 from c2gm.runtime.bundle import Provenance
 from c2gm.runtime.errors import C2GMError, Interrupted, OptionError, WeightsError
 
 PROGRAM = "c2gm-export"
-
-DEFAULT_CHECKPOINT = Path(c2gm.model.__file__).parent / "assets" / "nano.safetensors"
-"""The weights that ship with c2gm."""
 
 EXAMPLES = """
 Examples:
@@ -85,7 +81,7 @@ def export(
     preset = preset or "nano"
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-    checkpoint = checkpoint or DEFAULT_CHECKPOINT
+    checkpoint = checkpoint or SHIPPED_WEIGHTS
     name = f"{preset}-random" if random_weights else checkpoint.stem
     output = output or Path(f"{name}-{precision.value}.c2gm")
     start = time.monotonic()

@@ -52,7 +52,9 @@ Dataset = Annotated[Path, typer.Option(help="Folder written by c2gm-dataset buil
 Run = Annotated[Path, typer.Option(help="Folder of this run: checkpoints, log, picture sheets.")]
 Preset = Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
-BatchSize = Annotated[int, typer.Option(help="Windows a step (and process).")]
+BatchSize = Annotated[
+    int, typer.Option(help="256 px windows a step, or as many pixels.")
+]
 LearningRate = Annotated[float, typer.Option(help="AdamW's learning rate on the plateau.")]
 Initial = Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors).")]
 Workers = Annotated[int, typer.Option(help="Data loading processes.")]
@@ -116,7 +118,11 @@ def train_sgdm(
     ] = None,
     initial: Initial = None,
     references: Annotated[
-        str, typer.Option(help="true (stage 1) or degraded as generation degrades (stage 2).")
+        str,
+        typer.Option(
+            help="true (stage 1), degraded as generation degrades, or generated: those that "
+            "c2gm-dataset own-references drew (stage 2)."
+        ),
     ] = "true",
     no_reference_share: Annotated[
         float, typer.Option(help="Share of samples without a reference.")

@@ -1,6 +1,7 @@
 """`ModelConfig` and its presets: one code, two sizes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from c2gm.runtime.schedule import NoiseSchedule
@@ -141,3 +142,6 @@ NANO = ModelConfig(
 """What ships: at most 15 million parameters, trained here from nothing."""
 
 PRESETS: dict[str, ModelConfig] = {config.name: config for config in (FULL, NANO)}
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
+"""The weights of `nano` that come with the package."""

@@ -37,13 +37,17 @@ __all__ = [
 ]
 
 
+GENERATED_SHARE = 0.7
+"""Share of the model's own maps among the references of `references="generated"`."""
+
+
 class Sampler(Protocol):
     """What `TileSampler` and `TileSetSampler` have in common."""
 
     levels: list[int]
 
     def batch(self, index: int, size: int) -> list[Sample]:
-        """Batch number `index`: `size` samples of one side, the same at every call."""
+        """Batch number `index`: `size` tiles' worth of samples, the same at every call."""
         ...
 
 
@@ -110,7 +114,7 @@ class PairOptions(Protocol):
     @property
     def no_reference_share(self) -> float: ...
     @property
-    def references(self) -> Literal["true", "degraded"]: ...
+    def references(self) -> Literal["true", "degraded", "generated"]: ...
     @property
     def level_weights(self) -> Mapping[int, float]: ...
 
@@ -122,7 +126,8 @@ class MapPairs:
         self._dataset, self._options = dataset, options
         chosen = SamplerOptions(
             no_reference_share=options.no_reference_share,
-            degrade=options.references == "degraded",
+            degrade=options.references != "true",
+            generated_share=GENERATED_SHARE if options.references == "generated" else 0.0,
             level_weights=options.level_weights,
         )
         self._sampler = open_sampler(dataset, "train", options.seed, chosen)

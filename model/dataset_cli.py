@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.model.cscmg import write_cscmg
 from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, open_areas
 from c2gm.model.mosaic_build import AreaBuilder, class_shares
@@ -106,6 +107,34 @@ def add(
     for line in AreaBuilder(output).build(plan):
         _console.print(line, highlight=False)
     _write_manifest(output)
+
+
+@app.command()
+def own_references(
+    dataset: Annotated[Path, typer.Option(help="Dataset folder with areas.")] = Path(
+        "runs/dataset"
+    ),
+    checkpoint: Annotated[
+        Path, typer.Option(help="Weights of the model that draws (.safetensors).")
+    ] = SHIPPED_WEIGHTS,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps a tile.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw finished areas again, with a newer model.")
+    ] = False,
+) -> None:
+    """Let a model draw the training ground: the references of stage 2.
+
+    \b
+    c2gm-dataset own-references --dataset runs/dataset --checkpoint runs/sgdm/sgdm.safetensors
+    c2gm-train sgdm --references generated ...
+    """
+    from c2gm.model.checkpoint import load_model
+    from c2gm.model.own_references import draw_own_references
+
+    start = time.monotonic()
+    for line in draw_own_references(dataset, load_model(checkpoint), steps, seed, redraw):
+        _console.print(f"{time.monotonic() - start:7.1f} s  {line}", highlight=False)
 
 
 @app.command()

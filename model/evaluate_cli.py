@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.runtime.errors import OptionError, OutputError
-
-SHIPPED = Path(__file__).parent / "assets" / "nano.safetensors"
 
 app = typer.Typer(
     help="Score a C2GM model.",
@@ -40,7 +39,7 @@ def evaluate(
     dataset: Annotated[Path, typer.Option(help="Folder written by c2gm-dataset build.")],
     checkpoint: Annotated[
         Path, typer.Option(help="Weights of c2gm-train (.safetensors).", show_default="the shipped")
-    ] = SHIPPED,
+    ] = SHIPPED_WEIGHTS,
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 10,
     per_level: Annotated[
         int, typer.Option(help="Tiles of every level, and as many again of those with detail.")

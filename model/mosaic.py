@@ -6,6 +6,7 @@ An area is a folder on the level pixel grid:
     imagery_{z}.npy    uint8 (h, w, 4): RGB and validity (0 or 255)
     map_{z}.npy        uint8 (h, w, 3)
     cells_{z}.npy      float32 (3, h/32, w/32): what the sampler knows of 32 px cells (CellIndex)
+    generated_{z}.npy  uint8 (h, w, 3): the map as a model drew it, for stage 2 (own_references.py)
 """
 
 import json
@@ -103,6 +104,11 @@ class Area:
     def map(self, level: int) -> Picture:
         """uint8 (h, w, 3) of the whole area, memory-mapped."""
         return self._array(f"map_{level}.npy")
+
+    def generated(self, level: int) -> Picture | None:
+        """uint8 (h, w, 3), memory-mapped: what a model drew of the area; None if nothing yet."""
+        name = f"generated_{level}.npy"
+        return self._array(name) if (self.path / name).is_file() else None
 
     def cells(self, level: int) -> CellIndex:
         """What is known about the cells of a level."""

@@ -61,11 +61,13 @@ def cut(
     split: Split,
     footprint: NDArray[np.bool_] | None = None,
     degrade: Generator | None = None,
+    generated: bool = False,
 ) -> Sample:
     """The pair at a window, of the split's ground only, without augmentation.
 
     `footprint` (H, H) limits the imagery further; the reference ends where it ends. `degrade`
-    spoils the reference with that generator.
+    spoils the reference with that generator. With `generated` the reference is the model's own
+    map, unspoilt, where the area has one (own_references.py).
     """
     imagery = imagery_of(window, split)
     if footprint is not None:
@@ -74,8 +76,10 @@ def cut(
     target[imagery[..., 3] == 0] = BACKGROUND
     reference = None
     if span is not None:
-        reference = _reference(window, span, split, footprint)
-        if degrade is not None:
+        own = window.area.generated(window.level - span) if generated else None
+        drawn = window.area.map(window.level - span) if own is None else own
+        reference = _reference(window, span, split, footprint, drawn)
+        if degrade is not None and own is None:
             reference = degrade_reference(reference, degrade)
         reference = enlarge(reference, span)
     detail = bool(luma(target).std() > DETAIL_STD)
@@ -98,17 +102,21 @@ def imagery_of(window: Window, split: Split) -> Picture:
 
 
 def _reference(
-    window: Window, span: int, split: Split, footprint: NDArray[np.bool_] | None
+    window: Window,
+    span: int,
+    split: Split,
+    footprint: NDArray[np.bool_] | None,
+    drawn: Picture,
 ) -> Picture:
-    """RGBA at the coarser level's own size: its map, valid where its imagery is."""
+    """RGBA at the coarser level's own size: `drawn`, its map, valid where its imagery is."""
     parent = Window(window.area, window.level - span, window.extent.coarser(span))
     picture = imagery_of(parent, split)
     if footprint is not None:
         factor, (height, width) = 1 << span, picture.shape[:2]
         blocks = footprint.reshape(height, factor, width, factor)
         picture *= (blocks.mean(axis=(1, 3)) >= 0.5)[..., None]
-    drawn = crop(parent.area.map(parent.level), parent.area.levels[parent.level], parent.extent)
-    picture[..., :3] = np.where(picture[..., 3:] > 0, drawn, np.array(BACKGROUND, np.uint8))
+    part = crop(drawn, parent.area.levels[parent.level], parent.extent)
+    picture[..., :3] = np.where(picture[..., 3:] > 0, part, np.array(BACKGROUND, np.uint8))
     return picture
 
 

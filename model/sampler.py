@@ -32,17 +32,19 @@ class SamplerOptions:
 
     `level_weights`: how often each level is drawn; a level that is not named weighs 1. Of all
     samples `no_reference_share` get no reference; of the others the first of `spans` gets
-    `first_span_share`. `degrade` spoils references as generation does (stage 2).
+    `first_span_share`. `degrade` spoils references as generation does, and
+    `generated_share` of them are the model's own maps, where an area has some (stage 2).
     """
 
     spans: tuple[int, ...] = SPANS
     no_reference_share: float = 0.2
     first_span_share: float = 0.75
-    sides: tuple[int, ...] = (192, 256, 320)
-    side_weights: tuple[float, ...] = (0.25, 0.6, 0.15)
+    sides: tuple[int, ...] = (128, 192, 256, 320)
+    side_weights: tuple[float, ...] = (0.3, 0.2, 0.4, 0.1)
     level_weights: Mapping[int, float] = field(default_factory=dict)
     augment: bool = True
     degrade: bool = False
+    generated_share: float = 0.0
 
 
 def draw_span(spans: Sequence[int], options: SamplerOptions, rng: Generator) -> int | None:
@@ -142,10 +144,14 @@ class TileSampler:
         return self._finish(best[1], rng)
 
     def batch(self, index: int, size: int) -> list[Sample]:
-        """`size` samples of one window side: batch number `index`."""
+        """Batch number `index`: samples of one side, `size` of 256 px or as many pixels of others.
+
+        Small windows show a batch more places, large ones more of each.
+        """
         rng = np.random.default_rng([self.seed, self.split == "train", index])
         side = int(rng.choice(self.options.sides, p=_normalised(self.options.side_weights)))
-        return [self.sample(index, side, row) for row in range(size)]
+        count = max(1, round(size * (TILE_SIZE / side) ** 2))
+        return [self.sample(index, side, row) for row in range(count)]
 
     def _draw_window(self, level: int, side: int, rng: Generator) -> Window:
         pools = self._pools[level]
@@ -168,7 +174,8 @@ class TileSampler:
             valid = imagery_of(window, self.split)[..., 3] > 0
             footprint = random_footprint(valid, rng)
         degrade = rng if self.options.degrade else None
-        sample = cut(window, span, self.split, footprint, degrade)
+        generated = rng.random() < self.options.generated_share
+        sample = cut(window, span, self.split, footprint, degrade, generated)
         return augmented(sample, rng) if self.options.augment else sample
 
     def _draw_span(self, window: Window, rng: Generator) -> int | None:

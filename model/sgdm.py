@@ -106,13 +106,20 @@ class SGDM(nn.Module):
         `imagery`, `reference` (b, 3, H, H) in [-1, 1] with invalid pixels 0, H a multiple of 64;
         `has_reference` (b), 0 or 1: where it is 0 the reference's content plays no part.
         """
+        return self._condition(imagery, reference, has_reference)[1]
+
+    def _condition(
+        self, imagery: Tensor, reference: Tensor, has_reference: Tensor
+    ) -> tuple[Tensor, Condition]:
+        """F_cond of the MFEncoder, and all that is made of it."""
         reference = reference * has_reference.to(reference.dtype)[:, None, None, None]
-        feature_0, feature_1, feature_2 = self.sf_adapter(self.mf_encoder(imagery, reference))
+        f_cond = self.mf_encoder(imagery, reference)
+        feature_0, feature_1, feature_2 = self.sf_adapter(f_cond)
         if self.reference_encoder is None:
             reference_latent = feature_0[:, :0]
         else:
             reference_latent = self.reference_encoder(reference)
-        return Condition(feature_0, feature_1, feature_2, reference_latent)
+        return f_cond, Condition(feature_0, feature_1, feature_2, reference_latent)
 
     def denoise(
         self,
@@ -144,6 +151,7 @@ class SGDM(nn.Module):
         loss: Literal["l2", "l1"] = "l2",
         min_snr_gamma: float | None = None,
         draws: int = 1,
+        probe: nn.Module | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
@@ -153,6 +161,8 @@ class SGDM(nn.Module):
         `min_snr_gamma`: weight time steps by min-SNR-gamma (Hang et al. 2023), None for none.
         `draws`: time steps a pair, one of each of as many equal parts of the schedule; they share
         the pair's condition, which costs more than a denoising step.
+        `probe`: maps F_cond to a guess at the latents, whose mean square error is added. It reaches
+        the MFEncoder without noise and without the U-Net between; nothing of it is kept.
         `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
         apart, are drawn unless given (validation).
         Raises ValueError for a batch with neither latents nor image.
@@ -161,7 +171,8 @@ class SGDM(nn.Module):
         if timestep is None:
             timestep = self._draw_timesteps(latents, draws)
         states, pooled = self.text_encoder(batch.token_ids)
-        condition = self.condition(batch.imagery, batch.reference, batch.has_reference)
+        f_cond, condition = self._condition(batch.imagery, batch.reference, batch.has_reference)
+        guess_error = None if probe is None else (probe(f_cond).float() - latents).square().mean()
         if draws > 1:
             latents, states, pooled = (_repeat(x, draws) for x in (latents, states, pooled))
             condition = Condition(*(_repeat(x, draws) for x in condition))
@@ -173,7 +184,8 @@ class SGDM(nn.Module):
         per_sample = (error.square() if loss == "l2" else error.abs()).mean(dim=(1, 2, 3))
         if min_snr_gamma is not None:
             per_sample = per_sample * self._min_snr_weight(timestep, min_snr_gamma)
-        return per_sample.mean()
+        total = per_sample.mean()
+        return total if guess_error is None else total + guess_error
 
     def _draw_timesteps(self, latents: Tensor, draws: int) -> Tensor:
         """int64 (b * draws), draw k of a pair within part k of the schedule."""

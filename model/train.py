@@ -48,7 +48,7 @@ class TrainOptions:
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
     no_reference_share: float = 0.2
-    references: Literal["true", "degraded"] = "true"
+    references: Literal["true", "degraded", "generated"] = "true"
     level_weights: Mapping[int, float] = field(default_factory=dict)
     loss: Literal["l2", "l1"] = "l2"
     draws: int = 1
@@ -65,6 +65,8 @@ class TrainOptions:
         for name in ("steps", "batch", "draws", "log_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)}, need >= 1")
+        if self.references not in (choices := ("true", "degraded", "generated")):
+            raise OptionError(f"--references {self.references!r}: choose from {', '.join(choices)}")
         if any(weight < 0 for weight in self.level_weights.values()):
             raise OptionError("--level-weights must not be negative")
         if not 0.0 <= self.decay_share <= 1.0:

@@ -101,13 +101,17 @@ class AutoencoderStage:
 
 
 class SGDMModule(nn.Module):
-    """Wraps the SGDM so that `forward(batch)` is the loss."""
+    """Wraps the SGDM so that `forward(batch)` is the loss; see `SGDM.training_loss` for `probe`."""
 
     token_ids: Tensor
 
     def __init__(self, model: SGDM, options: TrainOptions) -> None:
         super().__init__()
         self.model, self.loss, self.draws = model, options.loss, options.draws
+        config = model.config
+        self.probe = nn.Conv2d(
+            config.condition.output_channels, config.autoencoder.latent_channels, 1
+        )
         ids = tokenize([scale_prompt(*key) for key in prompt_keys()])
         self.register_buffer("token_ids", ids, persistent=False)
 
@@ -124,7 +128,7 @@ class SGDMModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 19."""
         return self.model.training_loss(
-            self.training_batch(batch), loss=self.loss, draws=self.draws
+            self.training_batch(batch), loss=self.loss, draws=self.draws, probe=self.probe
         )
 
 
