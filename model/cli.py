@@ -52,9 +52,7 @@ Dataset = Annotated[Path, typer.Option(help="Folder written by c2gm-dataset buil
 Run = Annotated[Path, typer.Option(help="Folder of this run: checkpoints, log, picture sheets.")]
 Preset = Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
-BatchSize = Annotated[
-    int, typer.Option(help="256 px windows a step, or as many pixels.")
-]
+BatchSize = Annotated[int, typer.Option(help="256 px windows a step, or as many pixels.")]
 LearningRate = Annotated[float, typer.Option(help="AdamW's learning rate on the plateau.")]
 Initial = Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors).")]
 Workers = Annotated[int, typer.Option(help="Data loading processes.")]
@@ -135,6 +133,10 @@ def train_sgdm(
     draws: Annotated[
         int, typer.Option(help="Time steps a pair: they share its condition, which saves time.")
     ] = 2,
+    noise_bias: Annotated[
+        float,
+        typer.Option(help="1 draws time steps evenly (eq. 19), 3 mostly noisy ones."),
+    ] = 1.0,
     steps: Steps = 20_000,
     batch: BatchSize = 16,
     learning_rate: LearningRate = 3e-4,

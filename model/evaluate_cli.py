@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,16 @@ _COLUMNS = {
     "mfp_s": ("MFP S", ".2f"),
     "mfp": ("10G+1S", ".2f"),
 }
+_CLASS_COLUMNS = {
+    "iou_wood": ("wood", ".2f"),
+    "iou_water": ("water", ".2f"),
+    "iou_built_up": ("built-up", ".2f"),
+    "iou_building": ("building", ".2f"),
+    "iou_road": ("road", ".2f"),
+    "road_completeness": ("roads found", ".2f"),
+    "road_correctness": ("roads right", ".2f"),
+}
+_PIPE_WIDTH = 120
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -66,8 +77,10 @@ def evaluate(
 ) -> None:
     """Score a model on held-out ground, beside the enlarged reference as baseline.
 
-    PSNR and SSIM on Y over valid pixels, FID and MFP if their networks' weights are given: per
-    level, overall and by kind of imagery; on all tiles, and apart on tiles with detail.
+    PSNR and SSIM on Y over valid pixels; IoU of wood, water, built-up ground, buildings and roads,
+    and completeness and correctness of roads, read back from the pictures by their colours; FID and
+    MFP if their networks' weights are given. Per level, overall and by kind of imagery; on all
+    tiles, and apart on tiles with detail.
 
     Examples:
 
@@ -146,11 +159,13 @@ def _spans(text: str) -> tuple[int, ...]:
 
 def _print(report: Mapping[str, Any]) -> None:
     """Tables on stdout, what was left out and warnings on stderr."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     for condition, content in report["conditions"].items():
         for subset in ("all", "detailed"):
             title = f"{condition.replace('_', ' ')}, {subset} tiles: model / enlarged reference"
-            console.print(_table(title, content[subset], report["metrics"]))
+            console.print(_table(title, content[subset], report["metrics"], _COLUMNS))
+            title = f"IoU of classes, {title}"
+            console.print(_table(title, content[subset], report["metrics"], _CLASS_COLUMNS))
         console.print(f"{content['seconds_per_tile']:.2f} s a tile\n")
     for name, reason in report["left_out"].items():
         _messages.print(f"{name} left out: {reason}")
@@ -158,23 +173,28 @@ def _print(report: Mapping[str, Any]) -> None:
         _messages.print(f"warning: {warning}")
 
 
-def _table(title: str, content: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
+def _table(
+    title: str,
+    content: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    columns: Mapping[str, tuple[str, str]],
+) -> Table:
     rows = {f"level {level}": row for level, row in content["levels"].items()}
     rows |= {kind: tables["overall"] for kind, tables in content["kinds"].items()}
     rows["overall"] = content["overall"]
-    shown = [name for name in _COLUMNS if name in content["overall"]["model"]]
+    shown = [name for name in columns if name in content["overall"]["model"]]
     table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("tiles", justify="right")
     for name in shown:
         arrow = _ARROWS.get(metrics[name]["better"], "")
-        table.add_column(f"{_COLUMNS[name][0]} {arrow}".rstrip(), justify="right")
+        table.add_column(f"{columns[name][0]} {arrow}".rstrip(), justify="right")
     for label, row in rows.items():
         if label in content["kinds"] or label == "overall":
             table.add_section()
         cells = [
             " / ".join(
-                _number(row[method].get(name), _COLUMNS[name][1])
+                _number(row[method].get(name), columns[name][1])
                 for method in ("model", "enlarged_reference")
             )
             for name in shown

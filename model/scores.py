@@ -12,6 +12,7 @@ from c2gm.model.feature_metrics import (
     DinoFeatures,
     InceptionFeatures,
 )
+from c2gm.model.map_classes import CLASSES, ROAD_TOLERANCE_PX, Counts, class_counts
 from c2gm.model.metrics import (
     Gaussian,
     Pictures,
@@ -34,6 +35,24 @@ METRICS: dict[str, dict[str, str]] = {
         "of": "mean over tiles of PSNR on Y, valid pixels",
     },
     "ssim_y": {"unit": "", "better": "higher", "of": "mean over tiles of SSIM on Y, valid pixels"},
+    **{
+        f"iou_{name}": {
+            "unit": "",
+            "better": "higher",
+            "of": f"intersection over union of class {name}, over all pixels of the tiles",
+        }
+        for name in CLASSES
+    },
+    "road_completeness": {
+        "unit": "",
+        "better": "higher",
+        "of": f"share of true road pixels with a painted one within {ROAD_TOLERANCE_PX} px",
+    },
+    "road_correctness": {
+        "unit": "",
+        "better": "higher",
+        "of": f"share of painted road pixels with a true one within {ROAD_TOLERANCE_PX} px",
+    },
     "fid": {
         "unit": "",
         "better": "lower",
@@ -99,6 +118,7 @@ class Scores:
         self._truth = truth
         self._painted = np.zeros(len(truth), dtype=bool)
         self._values: dict[str, Values] = {}
+        self._counts: dict[str, Counts] = {}
         self._features: Values | None = None
         if truth.features is not None:
             self._features = np.full_like(truth.features, np.nan)
@@ -117,20 +137,26 @@ class Scores:
             values["mfp"] = perception.combined
         for name, scores in values.items():
             self._values.setdefault(name, np.full(len(self._truth), np.nan))[tiles] = scores
+        for name, counts in class_counts(pictures, truth, valid).items():
+            self._counts.setdefault(name, np.zeros((len(self._truth), 2), np.int64))[tiles] = counts
         if networks.inception is not None and self._features is not None:
             self._features[tiles] = networks.inception.features(pictures)
         self._painted[tiles] = True
 
     def of(self, tiles: Indices) -> dict[str, float | None]:
-        """Means over tiles and their FID; None where one of them was not painted.
+        """Means over tiles, class scores and FID of their set; None where one was not painted.
 
-        FID is None for a single tile too. Values are those of `METRICS`.
+        FID is None for a single tile too, a class score where nobody shows the class. Values are
+        those of `METRICS`.
         """
         whole = len(tiles) > 0 and bool(self._painted[tiles].all())
         result: dict[str, float | None] = {
             name: float(values[tiles].mean()) if whole else None
             for name, values in self._values.items()
         }
+        for name, counts in self._counts.items():
+            part, all_of_it = counts[tiles].sum(axis=0).tolist()
+            result[name] = part / all_of_it if whole and all_of_it else None
         if self._features is not None and self._truth.features is not None:
             result["fid"] = None
             if whole and len(tiles) > 1:

@@ -151,6 +151,7 @@ class SGDM(nn.Module):
         loss: Literal["l2", "l1"] = "l2",
         min_snr_gamma: float | None = None,
         draws: int = 1,
+        noise_bias: float = 1.0,
         probe: nn.Module | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
@@ -159,8 +160,10 @@ class SGDM(nn.Module):
 
         `loss`: the paper has the square, the authors' code the absolute error.
         `min_snr_gamma`: weight time steps by min-SNR-gamma (Hang et al. 2023), None for none.
-        `draws`: time steps a pair, one of each of as many equal parts of the schedule; they share
-        the pair's condition, which costs more than a denoising step.
+        `draws`: time steps a pair, one of each of as many equally likely parts of the schedule;
+        they share the pair's condition, which costs more than a denoising step.
+        `noise_bias`: density of time steps is proportional to t^(noise_bias - 1): 1 is uniform, 3
+        dwells where the imagery decides what is drawn.
         `probe`: maps F_cond to a guess at the latents, whose mean square error is added. It reaches
         the MFEncoder without noise and without the U-Net between; nothing of it is kept.
         `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
@@ -169,7 +172,7 @@ class SGDM(nn.Module):
         """
         latents = self._target_latents(batch)
         if timestep is None:
-            timestep = self._draw_timesteps(latents, draws)
+            timestep = self._draw_timesteps(latents, draws, noise_bias)
         states, pooled = self.text_encoder(batch.token_ids)
         f_cond, condition = self._condition(batch.imagery, batch.reference, batch.has_reference)
         guess_error = None if probe is None else (probe(f_cond).float() - latents).square().mean()
@@ -187,12 +190,13 @@ class SGDM(nn.Module):
         total = per_sample.mean()
         return total if guess_error is None else total + guess_error
 
-    def _draw_timesteps(self, latents: Tensor, draws: int) -> Tensor:
-        """int64 (b * draws), draw k of a pair within part k of the schedule."""
-        part = self.config.schedule.train_timesteps / draws
+    def _draw_timesteps(self, latents: Tensor, draws: int, noise_bias: float = 1.0) -> Tensor:
+        """int64 (b * draws), draw k of a pair within part k of `draws` equally likely ones."""
         start = torch.arange(draws, device=latents.device)[:, None]
         place = torch.rand(draws, latents.shape[0], device=latents.device)
-        return ((start + place) * part).long().flatten()
+        quantile = ((start + place) / draws).flatten()
+        last = self.config.schedule.train_timesteps - 1
+        return (quantile ** (1.0 / noise_bias) * (last + 1)).long().clamp(max=last)
 
     def _target_latents(self, batch: TrainingBatch) -> Tensor:
         if batch.latents is not None:

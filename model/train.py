@@ -52,6 +52,7 @@ class TrainOptions:
     level_weights: Mapping[int, float] = field(default_factory=dict)
     loss: Literal["l2", "l1"] = "l2"
     draws: int = 1
+    noise_bias: float = 1.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
     freeze_encoder: bool = False
@@ -67,6 +68,8 @@ class TrainOptions:
                 raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)}, need >= 1")
         if self.references not in (choices := ("true", "degraded", "generated")):
             raise OptionError(f"--references {self.references!r}: choose from {', '.join(choices)}")
+        if self.noise_bias <= 0:
+            raise OptionError(f"--noise-bias is {self.noise_bias}, need more than 0")
         if any(weight < 0 for weight in self.level_weights.values()):
             raise OptionError("--level-weights must not be negative")
         if not 0.0 <= self.decay_share <= 1.0:

@@ -107,7 +107,7 @@ class SGDMModule(nn.Module):
 
     def __init__(self, model: SGDM, options: TrainOptions) -> None:
         super().__init__()
-        self.model, self.loss, self.draws = model, options.loss, options.draws
+        self.model, self.options = model, options
         config = model.config
         self.probe = nn.Conv2d(
             config.condition.output_channels, config.autoencoder.latent_channels, 1
@@ -128,7 +128,11 @@ class SGDMModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 19."""
         return self.model.training_loss(
-            self.training_batch(batch), loss=self.loss, draws=self.draws, probe=self.probe
+            self.training_batch(batch),
+            loss=self.options.loss,
+            draws=self.options.draws,
+            noise_bias=self.options.noise_bias,
+            probe=self.probe,
         )
 
 
