@@ -14,7 +14,8 @@ import typer
 
 from c2gm.model.config import PRESETS, SHIPPED_WEIGHTS
 from c2gm.runtime.bundle import Provenance
-from c2gm.runtime.errors import C2GMError, Interrupted, OptionError, WeightsError
+from c2gm.runtime.command import run_command
+from c2gm.runtime.errors import OptionError, WeightsError
 
 PROGRAM = "c2gm-export"
 
@@ -42,7 +43,7 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command(
@@ -65,7 +66,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Bundle folder; default: NAME-PRECISION.c2gm, here.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Default sampling steps of the bundle.")] = 10,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1000, help="Default sampling steps of the bundle.")
+    ] = 10,
     quick_check: Annotated[
         bool, typer.Option("--quick-check", help="Compare on one window, at fewer time steps.")
     ] = False,
@@ -143,16 +146,10 @@ def read_provenance(checkpoint: Path) -> Provenance:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; a C2GMError is one line and its exit code."""
-    argv = None if arguments is None else list(arguments)
-    try:
-        app(argv, prog_name=PROGRAM)
-    except C2GMError as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: error: stopped; nothing was written", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)
+    """Entry point."""
+    run_command(
+        PROGRAM, lambda: app, arguments, stopped="stopped; nothing was written", extra="export"
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _to_half(name: str, tensor: Tensor) -> Tensor:
         return tensor
     half = tensor.half()
     if not bool(torch.isfinite(half).all()):
-        raise WeightsError(f"{name} has values that FP16 cannot hold; save it without --half")
+        raise WeightsError(f"{name} has values that FP16 cannot hold; save it without rounding")
     return half
 
 

@@ -1,6 +1,5 @@
 """`c2gm-train`, `c2gm-eval`, `c2gm-dataset`: parse, call, report."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -9,18 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from c2gm.model.config import PRESETS
-from c2gm.runtime.errors import C2GMError, OptionError, OutputError, WeightsError
+from c2gm.runtime.command import run_command
+from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
 TRAIN_EXAMPLES = """
 Examples (the shipped `nano` was made so):
 
-  c2gm-train autoencoder --dataset runs/dataset --run runs/ae --steps 6000 --learning-rate 1.5e-3
+  c2gm-train autoencoder --dataset runs/dataset --run runs/ae
 
   c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors \\
       --run runs/sgdm
 
   c2gm-train sgdm --dataset runs/dataset --initial runs/sgdm/sgdm.safetensors \\
-      --references degraded --run runs/sgdm2
+      --references degraded --no-reference-share 0.45 --noise-bias 3 --run runs/sgdm2
 
 Stop with Ctrl-C at any time: the same command goes on where it stopped. Several GPUs:
 accelerate launch --module c2gm.model.cli sgdm ...
@@ -34,18 +34,6 @@ train = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-def run_command(program: str, command: Callable[[], Any]) -> None:
-    """Run a typer command; a C2GMError becomes one line and its exit code."""
-    try:
-        command()
-    except C2GMError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print(f"{program}: stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 Dataset = Annotated[Path, typer.Option(help="Folder written by c2gm-dataset build.")]
@@ -85,7 +73,7 @@ def train_autoencoder(
     preset: Preset = "nano",
     steps: Steps = 6_000,
     batch: BatchSize = 16,
-    learning_rate: LearningRate = 1.5e-3,
+    learning_rate: LearningRate = 7e-4,
     decay_share: DecayShare = 0.4,
     initial: Initial = None,
     freeze_encoder: Annotated[
@@ -196,23 +184,36 @@ def pack_weights(
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
+def _run(program: str, load: Callable[[], typer.Typer]) -> None:
+    stopped = "stopped; the same command goes on from here"
+    run_command(program, load, stopped=stopped, extra="train")
+
+
 def train_main() -> None:
     """Entry point of `c2gm-train`."""
-    run_command("c2gm-train", train)
+    _run("c2gm-train", lambda: train)
 
 
 def dataset_main() -> None:
     """Entry point of `c2gm-dataset`."""
-    from c2gm.model.dataset_cli import app
 
-    run_command("c2gm-dataset", app)
+    def load() -> typer.Typer:
+        from c2gm.model.dataset_cli import app
+
+        return app
+
+    _run("c2gm-dataset", load)
 
 
 def eval_main() -> None:
     """Entry point of `c2gm-eval`."""
-    from c2gm.model.evaluate_cli import app
 
-    run_command("c2gm-eval", app)
+    def load() -> typer.Typer:
+        from c2gm.model.evaluate_cli import app
+
+        return app
+
+    _run("c2gm-eval", load)
 
 
 if __name__ == "__main__":

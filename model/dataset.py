@@ -17,6 +17,7 @@ from c2gm.model.sampler import SamplerOptions, TileSampler
 from c2gm.model.tilesets import TileSet, TileSetSampler, tile_validation_samples
 from c2gm.model.validation_tiles import area_validation_samples
 from c2gm.model.xyz import XYZTiles, is_xyz
+from c2gm.runtime.errors import DataError
 from c2gm.runtime.levels import SPANS, TILE_SIZE
 
 __all__ = [
@@ -88,18 +89,25 @@ def validation_samples(
 
 
 class BatchStream(IterableDataset[Batch]):
-    """Endless batches from number `start` on; with n worker processes each makes every n-th."""
+    """Endless batches of training step `start` on; with n worker processes each makes every n-th.
 
-    def __init__(self, sampler: Sampler, size: int, start: int = 0) -> None:
+    Of `ranks` training processes each takes its own batch of every step, so that together they see
+    as many different ones.
+    """
+
+    def __init__(
+        self, sampler: Sampler, size: int, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> None:
         self._sampler, self._size, self._start = sampler, size, start
+        self._rank, self._ranks = rank, ranks
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        index = self._start + first
+        at = self._start + first
         while True:
-            yield collate(self._sampler.batch(index, self._size))
-            index += step
+            yield collate(self._sampler.batch(at * self._ranks + self._rank, self._size))
+            at += step
 
 
 class PairOptions(Protocol):
@@ -131,13 +139,27 @@ class MapPairs:
             level_weights=options.level_weights,
         )
         self._sampler = open_sampler(dataset, "train", options.seed, chosen)
+        if chosen.generated_share and not _has_generated(self._sampler):
+            raise DataError(
+                f"{dataset} holds no maps that a model drew, which --references generated asks "
+                f"for; make them with c2gm-dataset own-references --dataset {dataset}"
+            )
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
-        """Endless training batches (see `collate`): the same step yields the same batch."""
-        stream = BatchStream(self._sampler, self._options.batch, start_step)
+    def batches(self, start_step: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """Endless training batches (see `collate`) of one of `ranks` processes.
+
+        The same step and rank yield the same batch.
+        """
+        stream = BatchStream(self._sampler, self._options.batch, start_step, rank, ranks)
         return iter(DataLoader(stream, batch_size=None, num_workers=self._options.workers))
 
-    def validation(self, count: int, detailed: bool = False) -> Batch:
-        """About `count` fixed validation tiles, the same number of every level."""
+    def validation(self, count: int) -> list[Sample]:
+        """About `count` fixed validation tiles with detail, the same number of every level."""
         per_level = max(1, count // len(self._sampler.levels))
-        return collate(validation_samples(self._dataset, per_level, detailed=detailed))
+        return validation_samples(self._dataset, per_level, detailed=True)
+
+
+def _has_generated(sampler: Sampler) -> bool:
+    return isinstance(sampler, TileSampler) and any(
+        area.generated(level) is not None for area in sampler.areas for level in area.levels
+    )

@@ -7,19 +7,20 @@ accelerate underneath: the same loop runs on a CPU, a GPU, or several (`accelera
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from pickle import UnpicklingError
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from c2gm.runtime.errors import OptionError, OutputError
+from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
 Batch = Mapping[str, Tensor]
 
@@ -66,8 +67,11 @@ class TrainOptions:
         for name in ("steps", "batch", "draws", "log_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)}, need >= 1")
-        if self.references not in (choices := ("true", "degraded", "generated")):
-            raise OptionError(f"--references {self.references!r}: choose from {', '.join(choices)}")
+        for name, annotation in get_type_hints(TrainOptions).items():
+            choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+            if choices and (value := getattr(self, name)) not in choices:
+                flag = name.replace("_", "-")
+                raise OptionError(f"--{flag} is {value!r}, choose from {', '.join(choices)}")
         if self.noise_bias <= 0:
             raise OptionError(f"--noise-bias is {self.noise_bias}, need more than 0")
         if any(weight < 0 for weight in self.level_weights.values()):
@@ -82,8 +86,8 @@ class Stage(Protocol):
     module: nn.Module
     """Trainable module whose `forward(batch)` returns the scalar loss."""
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
-        """Training batches from a step on: the same step yields the same batch."""
+    def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
+        """Batches of one of `ranks` processes from a step on; the same step yields the same one."""
         ...
 
     def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
@@ -160,15 +164,26 @@ class Trainer:
     def _resume(self) -> None:
         if not self._checkpoint.is_file():
             return
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+            raise WeightsError(
+                f"{self._checkpoint} is damaged ({type(error).__name__}); delete it to begin anew, "
+                "from the last weights with --initial"
+            ) from None
         if state["stage"] != self.options.stage or state["preset"] != self.options.preset:
             raise OptionError(
                 f"{self._checkpoint} is of stage {state['stage']} and preset {state['preset']}, "
                 f"asked for {self.options.stage} and {self.options.preset}; use another --run"
             )
-        self._raw().load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._raw().load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError):
+            raise WeightsError(
+                f"{self._checkpoint} is of a model of other shapes; use another --run"
+            ) from None
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._say(f"resumed at step {self.step}")
 
@@ -214,6 +229,10 @@ class Trainer:
         self._say(f"validation at step {self.step} ({time.monotonic() - started:.0f} s): {text}")
 
     def _optimise(self, batch: Batch) -> float:
+        # Noise and time steps are a function of the step, so that a resumed run draws what an
+        # undisturbed one draws, and of the process, so that several do not all draw the same.
+        key = [self.options.seed, self.step, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         factor = learning_rate_factor(self.step, self.options)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
@@ -235,14 +254,14 @@ class Trainer:
         on.
         """
         options = self.options
-        # What batch systems send; a shell's background job does not even get Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         options.run.mkdir(parents=True, exist_ok=True)
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
         (options.run / "options.json").write_text(json.dumps(settings, indent=1) + "\n")
         self.model.train()
         self.forward = torch.compile(self.model) if options.compile else self.model
-        batches = self.stage.batches(self.step)
+        batches = self.stage.batches(
+            self.step, self.accelerator.process_index, self.accelerator.num_processes
+        )
         started = last_check = last_validation = last_log = time.monotonic()
         already, losses = self.seconds, list[float]()
         try:
@@ -251,7 +270,10 @@ class Trainer:
                 now = time.monotonic()
                 self.seconds = already + now - started
                 if not math.isfinite(losses[-1]):
-                    raise FloatingPointError(f"the loss is {losses[-1]} at step {self.step}")
+                    raise OptionError(
+                        f"the loss is {losses[-1]} at step {self.step}: training diverged; run "
+                        "again with a lower --learning-rate, from the last checkpoint"
+                    )
                 if self.step % options.log_every == 0 or self.step == options.steps:
                     pace = (now - last_log) / len(losses)
                     mean = sum(losses) / len(losses)

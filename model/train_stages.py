@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from c2gm.model.autoencoder import LightAutoencoder, build_autoencoder, reconstruction_loss
 from c2gm.model.checkpoint import load_autoencoder, load_model, save_autoencoder, save_model
 from c2gm.model.config import PRESETS
-from c2gm.model.dataset import MapPairs
+from c2gm.model.dataset import MapPairs, collate
+from c2gm.model.evaluate import enlarged_reference
 from c2gm.model.metrics import psnr_y
-from c2gm.model.sampling import sample_latents, to_pictures
+from c2gm.model.painter import SGDMPainter
+from c2gm.model.sampling import to_pictures
 from c2gm.model.scale_encoder import tokenize
 from c2gm.model.sgdm import SGDM, TrainingBatch
 from c2gm.model.train import Batch, TrainOptions
@@ -25,6 +27,9 @@ LATENT_NOISE = 0.05
 """Noise on the latents while the autoencoder learns, so that it forgives the sampler's errors."""
 
 VALIDATION_STEPS = 10
+
+STATISTICS_BATCHES = 64
+"""Training batches over which the latents' mean and deviation are taken."""
 
 
 def picture_sheet(columns: list[np.ndarray], path: Path) -> None:
@@ -58,7 +63,7 @@ class AutoencoderStage:
         if self.config.autoencoder.kind != "light":
             raise OptionError(
                 f"preset {options.preset!r} uses Stable Diffusion's autoencoder, which is not "
-                "trained here; use --stage sgdm"
+                "trained here; train its SGDM with c2gm-train sgdm"
             )
         self.options = options
         autoencoder = build_autoencoder(self.config.autoencoder)
@@ -70,17 +75,20 @@ class AutoencoderStage:
         self.pairs = MapPairs(options.dataset, options)
         self.module: nn.Module = AutoencoderModule(autoencoder)
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
         """See `train.Stage.batches`."""
-        return self.pairs.batches(start_step)
+        return self.pairs.batches(start_step, rank, ranks)
 
     @torch.no_grad()
     def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
-        """Standardise the latents on 64 training batches (a frozen encoder keeps its own)."""
+        """Standardise the latents on training batches (a frozen encoder keeps its own)."""
         if self.options.freeze_encoder:
             return
         autoencoder = cast(AutoencoderModule, module).autoencoder
-        latents = [autoencoder.encode(next(batches)["image"]).float() for _ in range(64)]
+        device = autoencoder.latent_mean.device
+        # The encoder itself: what `encode` returns is standardised already, if it started so.
+        images = (next(batches)["image"].to(device) for _ in range(STATISTICS_BATCHES))
+        latents = [autoencoder.encoder(image).float() for image in images]
         cells = torch.cat([z.permute(1, 0, 2, 3).flatten(1) for z in latents], dim=1)
         autoencoder.standardise(cells.mean(dim=1), cells.std(dim=1))
 
@@ -88,10 +96,11 @@ class AutoencoderStage:
     def validate(self, module: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR-Y of reconstructions on detailed validation tiles; sheet: map, reconstruction."""
         autoencoder = cast(AutoencoderModule, module).autoencoder
-        batch = self.pairs.validation(64, detailed=True)
-        decoded = [autoencoder.decode(autoencoder.encode(x[None]))[0] for x in batch["image"]]
-        output = to_pictures(torch.stack(decoded)).numpy()
-        truth = to_pictures(batch["image"]).numpy()
+        images = collate(self.pairs.validation(64))["image"]
+        device = autoencoder.latent_mean.device
+        decoded = [autoencoder.decode(autoencoder.encode(x[None].to(device)))[0] for x in images]
+        output = to_pictures(torch.stack(decoded)).cpu().numpy()
+        truth = to_pictures(images).numpy()
         picture_sheet([truth[::6], output[::6]], sheet)
         return {"psnr_y_detailed": float(np.mean(psnr_y(output, truth)))}
 
@@ -148,51 +157,42 @@ class SGDMStage:
             if options.autoencoder is None:
                 raise OptionError(
                     "the SGDM needs a trained autoencoder: give --autoencoder FILE.safetensors "
-                    "(from --stage autoencoder), or --initial with a whole model"
+                    "(made by c2gm-train autoencoder), or --initial with a whole model"
                 )
             load_autoencoder(model.autoencoder, options.autoencoder)
         self.pairs = MapPairs(options.dataset, options)
         self.module: nn.Module = SGDMModule(model, options)
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
         """See `train.Stage.batches`."""
-        return self.pairs.batches(start_step)
+        return self.pairs.batches(start_step, rank, ranks)
 
     def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
         """Nothing to add: the averaged weights are final as they are."""
 
     @torch.no_grad()
     def validate(self, module: nn.Module, sheet: Path) -> dict[str, float]:
-        """Generates detailed validation tiles from true references and scores PSNR-Y.
+        """PSNR-Y of detailed validation tiles from true references, as c2gm-eval scores it.
 
         Sheet: imagery, enlarged reference, generated, true map.
         """
-        wrapped = cast(SGDMModule, module)
-        model = wrapped.model
-        batch = self.pairs.validation(32, detailed=True)
-        generator = torch.Generator().manual_seed(self.options.seed)
-        generated = []
-        for rows in torch.arange(len(batch["image"])).split(8):
-            part = wrapped.training_batch({k: v[rows] for k, v in batch.items()})
-            states, pooled = model.text_encoder(part.token_ids)
-            condition = model.condition(part.imagery, part.reference, part.has_reference)
-            side = part.imagery.shape[-1] // 8
-            channels = model.config.autoencoder.latent_channels
-            noise = torch.randn(len(rows), channels, side, side, generator=generator)
-            latents = sample_latents(model, condition, states, pooled, noise, VALIDATION_STEPS)
-            generated.append(to_pictures(model.autoencoder.decode(latents)))
-        output = torch.cat(generated).numpy()
-        truth = to_pictures(batch["image"]).numpy()
-        reference = to_pictures(batch["reference"]).numpy()
-        imagery = to_pictures(batch["imagery"]).numpy()
+        model = cast(SGDMModule, module).model
+        samples = [s for s in self.pairs.validation(32) if s.imagery[..., 3].any()]
+        painter = SGDMPainter(model, VALIDATION_STEPS, self.options.seed)
+        parts = [samples[start : start + 8] for start in range(0, len(samples), 8)]
+        output = np.concatenate([painter.paint(part) for part in parts])
+        truth = np.stack([sample.target for sample in samples])
+        valid = np.stack([sample.imagery[..., 3] > 0 for sample in samples])
+        reference = np.stack([enlarged_reference(sample) for sample in samples])
+        imagery = np.stack([sample.imagery[..., :3] for sample in samples])
         picture_sheet([x[::3] for x in (imagery, reference, output, truth)], sheet)
-        given = batch["has_reference"].numpy() > 0
-        scores = {"psnr_y": float(np.mean(psnr_y(output, truth)))}
+        given = np.array([sample.reference is not None for sample in samples])
+        scores, baseline = psnr_y(output, truth, valid), psnr_y(reference, truth, valid)
+        result = {"psnr_y": float(scores.mean())}
         if given.any():
-            scores["psnr_y_with_reference"] = float(np.mean(psnr_y(output[given], truth[given])))
-            baseline = psnr_y(reference[given], truth[given])
-            scores["psnr_y_enlarged_reference"] = float(np.mean(baseline))
-        return scores
+            result["psnr_y_with_reference"] = float(scores[given].mean())
+            result["psnr_y_enlarged_reference"] = float(baseline[given].mean())
+        return result
 
     def save_weights(self, module: nn.Module, path: Path) -> None:
         """See `train.Stage.save_weights`."""

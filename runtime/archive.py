@@ -76,8 +76,11 @@ class Archive:
     Leaving the context without `finish` keeps the partial file for the next run.
     """
 
-    def __init__(self, output: Path, connection: sqlite3.Connection, plan: Plan) -> None:
+    def __init__(
+        self, output: Path, connection: sqlite3.Connection, plan: Plan, overwrite: bool = False
+    ) -> None:
         self.output = output
+        self._overwrite = overwrite
         self.partial = partial_path(output)
         self._connection = connection
         self._plan = plan
@@ -108,7 +111,7 @@ class Archive:
                 raise
             _remove(partial)
             connection = connect(partial, rows)
-        return cls(output, connection, plan)
+        return cls(output, connection, plan, overwrite)
 
     def done(self) -> frozenset[str]:
         """Keys of the windows whose tiles are all in the file."""
@@ -164,6 +167,7 @@ class Archive:
             self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.close()
             _sync(self.partial)
+            check_output(self.output, self._overwrite)  # it may have appeared while the run went on
             os.replace(self.partial, self.output)
             if os.name == "posix":  # elsewhere folders cannot be synchronised
                 _sync(self.output.parent)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.runtime.errors import BundleError
-from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys
+from c2gm.runtime.levels import LEVELS, SPANS, TILE_SIZE, prompt_keys
 from c2gm.runtime.schedule import NoiseSchedule
 from c2gm.runtime.strict_json import build
 
@@ -25,9 +25,27 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 EMBEDDINGS_NAME = "scale_embeddings.npz"
 MANIFEST_LIMIT_BYTES = 4 << 20
+LATENT_FACTOR = 8
+"""Pixels of a latent cell's side; the contract knows no other."""
 
 GraphName = Literal["text_encoder", "condition", "denoise", "vae_decoder", "vae_encoder"]
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+
+_FEATURES = ("feature_0", "feature_1", "feature_2", "reference_latent")
+TENSORS: Mapping[GraphName, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "text_encoder": (("token_ids",), ("states", "pooled")),
+    "condition": (("imagery", "reference", "has_reference"), _FEATURES),
+    "denoise": (
+        (
+            *("latents", "previous_x0", "timestep", "coefficients", "active", "states", "pooled"),
+            *_FEATURES,
+        ),
+        ("next_latents", "x0", "change"),
+    ),
+    "vae_decoder": (("latents",), ("image",)),
+    "vae_encoder": (("image",), ("latents",)),
+}
+"""Inputs and outputs of every graph (docs/graphs.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +173,15 @@ class Bundle:
         listed = [f for graph in manifest.graphs.values() for f in graph.files]
         for spec in (*listed, *manifest.files):
             _verify_file(folder, spec)
-        return cls(folder, manifest, _read_embeddings(folder))
+        embeddings = _read_embeddings(folder)
+        given = {"states": embeddings.states.shape[1:], "pooled": embeddings.pooled.shape[1:]}
+        for tensor in manifest.graphs["denoise"].inputs:
+            if tensor.name in given and tensor.shape[1:] != given[tensor.name]:
+                raise BundleError(
+                    f"{folder / EMBEDDINGS_NAME}: {tensor.name} are {given[tensor.name]} a prompt, "
+                    f"the denoise graph takes {tensor.shape[1:]}; export the bundle again"
+                )
+        return cls(folder, manifest, embeddings)
 
 
 def write_embeddings(folder: Path, embeddings: ScaleEmbeddings) -> None:
@@ -226,9 +252,31 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
         EMBEDDINGS_NAME not in listed,
         f"files are {listed}, expected {EMBEDDINGS_NAME} among them",
     )
-    for name in ("latent_channels", "latent_factor", "scaling_factor", "window_multiple"):
-        value = getattr(manifest, name)
-        yield value <= 0, f"{name} is {value}, expected more than 0"
+    yield manifest.scaling_factor <= 0, f"scaling_factor is {manifest.scaling_factor}, expected > 0"
+    factor, multiple = manifest.latent_factor, manifest.window_multiple
+    yield factor != LATENT_FACTOR, f"latent_factor is {factor}, this c2gm runs {LATENT_FACTOR}"
+    yield (
+        multiple < 1 or TILE_SIZE % multiple != 0,
+        f"window_multiple is {multiple}, expected a divisor of {TILE_SIZE}",
+    )
+    for graph_name, (inputs, outputs) in TENSORS.items():
+        graph = manifest.graphs[graph_name]
+        for what, tensors, expected in (
+            ("inputs", graph.inputs, inputs),
+            ("outputs", graph.outputs, outputs),
+        ):
+            found = sorted(tensor.name for tensor in tensors)
+            yield found != sorted(expected), f"{graph_name} has the {what} {found}, not {expected}"
+    channels = {
+        tensor.shape[1:2]
+        for graph_name in ("denoise", "vae_decoder", "vae_encoder")
+        for tensor in (*manifest.graphs[graph_name].inputs, *manifest.graphs[graph_name].outputs)
+        if tensor.name in ("latents", "previous_x0", "next_latents", "x0")
+    }
+    yield (
+        channels != {(manifest.latent_channels,)},
+        f"latent_channels is {manifest.latent_channels}, the graphs' latents have {channels}",
+    )
     steps, limit = manifest.default_steps, manifest.schedule.train_timesteps
     yield not 1 <= steps <= limit, f"default_steps is {steps}, expected 1 to {limit}"
     levels, spans = manifest.trained_levels, manifest.cascade_spans

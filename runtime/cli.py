@@ -1,20 +1,20 @@
 """`c2gm-infer`: parses, calls, reports."""
 
 import json
-import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.errors import C2GMError, Interrupted, OptionError
+from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade
@@ -56,9 +56,6 @@ Exit codes:
   130  stopped by Ctrl-C
 """
 
-# Typer has its own copy of click in some versions and none in others; this is the class of either.
-_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -91,7 +88,10 @@ def infer(
     ] = "4x",
     reference: Annotated[
         Path | None,
-        typer.Option(help="Base map (MBTiles or raster) that the first level starts from."),
+        typer.Option(
+            help="Base map (MBTiles or raster) that the first level starts from, which must be "
+            "11 or finer."
+        ),
     ] = None,
     bounds: Annotated[
         str | None, typer.Option(metavar="W,S,E,N", help="Only this box, in degrees.")
@@ -168,37 +168,17 @@ def parse_bounds(text: str) -> Box:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = app(argv, prog_name=PROGRAM, standalone_mode=False)
-    except KeyboardInterrupt:
-        _leave("stopped before anything was made", Interrupted.exit_code)
-    except C2GMError as error:
-        _leave(str(error), error.exit_code)
-    except typer.Abort:
-        _leave("stopped before anything was made", Interrupted.exit_code)
-    except _UsageError as error:
-        _leave(f"{_message(error)}; see {PROGRAM} --help", OptionError.exit_code)
+        run_command(PROGRAM, lambda: app, argv, stopped="stopped before anything was made")
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()
-        _leave(
+        leave(
+            PROGRAM,
             f"internal error ({type(error).__name__}: {error}); please report it with the output "
             "of the same command and --debug",
             C2GMError.exit_code,
         )
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _message(error: BaseException) -> str:
-    text = error.format_message() if hasattr(error, "format_message") else str(error)
-    return str(text).rstrip(".")
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
-    print(f"{PROGRAM}: error: {line}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _report(quiet: bool) -> ProgressReport:

@@ -156,8 +156,10 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
                 count.add(window, len(tiles), len(made), steps)
                 progress.advance(window.level, len(tiles))
     finally:
-        reader.close()
-        writer.close()
+        try:
+            reader.close()
+        finally:  # a second Ctrl-C, while a window is being read, must not leave the writer waiting
+            writer.close()
     writer.raise_error()
     return count
 

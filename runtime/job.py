@@ -17,7 +17,6 @@ from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceM
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
-from c2gm.runtime.levels import SPANS
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sampler
@@ -26,6 +25,10 @@ from c2gm.runtime.workers import Ground, Recipe
 
 WINDOW_SIDES = (1, 2, 4)
 """Tiles a side of a window."""
+
+
+MAX_HALO = 512
+"""Pixels; beyond that a window is mostly halo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,11 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             elif options.bounds is not None:
                 area = area_of_bounds(options.bounds)
             planned = plan(levels, scene.footprints, area, options.window, options.halo)
+        if base_map is not None and not base_map.touches(scene.boxes):
+            raise ReferenceMapError(
+                f"{options.reference} and {options.imagery} do not overlap; give a map of the same "
+                "ground, or leave --reference out"
+            )
         yield Job(
             options=options,
             scene=scene,
@@ -199,7 +207,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 spans=spans,
                 map_spans=map_spans,
             ),
-            warnings=() if warning is None else (warning,),
+            warnings=tuple(w for w in (warning, *scene.warnings, _gap_warning(levels)) if w),
             stopwatch=stopwatch,
         )
 
@@ -220,6 +228,10 @@ def check_options(options: InferOptions) -> None:
         )
     if options.seed < 0:
         raise OptionError(f"--seed is {options.seed}, expected 0 or more")
+    if not options.imagery.name:
+        raise OptionError(f"--imagery is {str(options.imagery)!r}, expected the name of a raster")
+    if not 0 <= options.halo <= MAX_HALO:
+        raise OptionError(f"--halo is {options.halo}, expected 0 to {MAX_HALO}, in steps of 32")
     if options.output_path.suffix != ".mbtiles":
         raise OptionError(f"--output is {options.output_path}, expected a name ending in .mbtiles")
     for name, path in (("--imagery", options.imagery), ("--reference", options.reference)):
@@ -228,6 +240,15 @@ def check_options(options: InferOptions) -> None:
             raise OptionError(f"{output} is also {name}; give another --output")
     if options.bounds is not None and options.aoi is not None:
         raise OptionError("both --bounds and --aoi are given; choose one")
+
+
+def _gap_warning(levels: Sequence[int]) -> str | None:
+    """What readers make of a pyramid that lacks levels in between."""
+    gaps = sorted(set(range(levels[0], levels[-1])) - set(levels))
+    if not gaps:
+        return None
+    missing = ", ".join(map(str, gaps))
+    return f"the map will lack level {missing}, at which GDAL and QGIS show nothing"
 
 
 def _check_levels(levels: Sequence[int], bundle: Bundle) -> None:
@@ -257,13 +278,14 @@ def _spans(
         spans[level] = None if found is None else found[1]
         for span in {None, spans[level]}:  # none: a reference may turn out to show nothing
             bundle.embeddings.row(level, span)
-        usable = [span for span in SPANS if prompt_name(level, span) in bundle.embeddings.index]
+        known = bundle.manifest.cascade_spans
+        usable = [span for span in known if prompt_name(level, span) in bundle.embeddings.index]
         if found is None and options.reference is not None and usable:
             map_spans[level] = usable[0] if options.cascade == "4x" else usable[-1]
     if options.reference is not None and not map_spans:
         raise ReferenceMapError(
-            f"no level of {options.levels} can start from --reference: the first one needs a "
-            f"trained level above it; start --levels at {min(bundle.manifest.trained_levels) + 1} "
-            "or finer, or leave --reference out"
+            f"--reference serves levels from {min(bundle.manifest.trained_levels) + 1} on, since a "
+            f"map of level {min(bundle.manifest.trained_levels)} is the coarsest that the model "
+            f"can start from, and --levels {options.levels} start above; leave one of them out"
         )
     return spans, map_spans

@@ -74,8 +74,13 @@ class Raster:
         return kind
 
 
-def open_raster(path: Path, error: type[C2GMError], **options: Any) -> Raster:
-    """Open and check a raster; `options` go to GDAL. Raises `error` with one line."""
+def open_raster(
+    path: Path, error: type[C2GMError], *, use_alpha: bool = True, **options: Any
+) -> Raster:
+    """Open and check a raster; `options` go to GDAL. Raises `error` with one line.
+
+    Without `use_alpha` a band that is marked as alpha is left out.
+    """
     with rasterio.Env(**GDAL_OPTIONS), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
@@ -83,7 +88,7 @@ def open_raster(path: Path, error: type[C2GMError], **options: Any) -> Raster:
         except RASTER_ERRORS as failure:
             raise error(_why_not_opened(path, failure)) from None
         try:
-            return _checked(path, dataset, error)
+            return _checked(path, dataset, error, use_alpha)
         except RASTER_ERRORS as failure:
             dataset.close()
             raise error(f"{path} cannot be read ({_line(failure)}); copy it again") from None
@@ -126,7 +131,7 @@ def _why_not_opened(path: Path, failure: Exception) -> str:
     )
 
 
-def _checked(path: Path, dataset: Any, error: type[C2GMError]) -> Raster:
+def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) -> Raster:
     if not dataset.count:
         hint = f", for example {dataset.subdatasets[0]}" if dataset.subdatasets else ""
         raise error(
@@ -151,6 +156,7 @@ def _checked(path: Path, dataset: Any, error: type[C2GMError]) -> Raster:
             "complex ones to amplitudes"
         )
     colours, alpha = _bands(path, dataset, error)
+    alpha = alpha if use_alpha else None
     boxes, transforms, resolution_m = _place(path, dataset, error)
     files = tuple(Path(name) for name in dataset.files)
     bands = [*colours, *([alpha] if alpha else [])]
@@ -186,7 +192,8 @@ def _bands(path: Path, dataset: Any, error: type[C2GMError]) -> tuple[tuple[int,
 def _vrt(dataset: Any, bands: list[int], palette: bool) -> str:
     """A virtual raster (GDAL's VRT format) of some bands, or of a palette's colours."""
     nodata = None if palette else dataset.nodata
-    shared = MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1]
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    shared = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     name = f'<SourceFilename relativeToVRT="0">{escape(dataset.name)}</SourceFilename>'
     kind = _GDAL_TYPES[dataset.dtypes[0]]
     lines = [

@@ -5,6 +5,7 @@ a scale prompt), what comes out is a picture. Every row has its own time step, s
 which finishes makes room for the next one while the others go on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS, Slot, Slots
 from c2gm.runtime.bundle import Bundle, EarlyStop
+from c2gm.runtime.errors import BundleError
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import Stopwatch
 
@@ -169,6 +171,11 @@ class Sampler(Generic[Key]):
 
     def _advance(self, slot: "Slot[_Row[Key]]", change: float) -> bool:
         """Count the step; done after all steps, or when x0 has stopped moving."""
+        if not math.isfinite(change):
+            raise BundleError(
+                f"the model computes values that are not numbers, at step {slot.steps_done + 1} of "
+                f"{self.steps}; try a bundle of another precision, or export it again"
+            )
         slot.steps_done += 1
         rule = slot.item.rule
         calm = rule.tolerance is not None and change < rule.tolerance

@@ -18,11 +18,23 @@ from c2gm.runtime.errors import C2GMError, LevelError, ReferenceMapError, SceneE
 from c2gm.runtime.footprint import bounds
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.pyramid import Layer, Pyramid, level_resolution_m
-from c2gm.runtime.raster import GDAL_OPTIONS, RASTER_ERRORS, Raster, damaged, open_raster, shrunk
+from c2gm.runtime.raster import (
+    GDAL_OPTIONS,
+    RASTER_ERRORS,
+    Raster,
+    WorldBox,
+    damaged,
+    open_raster,
+    shrunk,
+)
 from c2gm.runtime.survey import Stretch, Survey, footprints, survey
 
 FINER_LEVELS = 3
 """Levels finer than the data by more than this are refused."""
+
+
+PARTIAL_ALPHA_SHARE = 0.25
+"""An alpha band with more half-transparent pixels than this, of all, is not one."""
 
 
 class _Opened:
@@ -33,6 +45,7 @@ class _Opened:
         self._error = error
         self._pyramid = Pyramid(layers, error)
         self.path = layers[0].raster.path
+        self.boxes = layers[0].raster.boxes
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> Picture:
         """RGBA (height, width, 4) of a box in level pixels; alpha 255 where there is data.
@@ -41,6 +54,14 @@ class _Opened:
         or ReferenceMapError where a file is damaged.
         """
         return self._pyramid.read(level, left, top, width, height)
+
+    def touches(self, boxes: Iterable[WorldBox]) -> bool:
+        """Whether the raster's rectangle overlaps one of these, in world units."""
+        return any(
+            max(own[0], box[0]) < min(own[2], box[2]) and max(own[1], box[1]) < min(own[3], box[3])
+            for own in self.boxes
+            for box in boxes
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over the content of all files that belong to the raster, hexadecimal."""
@@ -74,10 +95,12 @@ class Scene(_Opened):
 
     `resolution_m`: side of its pixels in web-mercator metres; `native_level`: the level whose
     pixels are nearest to that; `bounds` in degrees; `footprints`: where valid data is, coarsely;
-    `stretch`: what made 8 bits of other pixels, None for 8-bit imagery.
+    `stretch`: what made 8 bits of other pixels, None for 8-bit imagery; `warnings`: what a user
+    should know of how the file was read.
     """
 
-    def __init__(self, raster: Raster, result: Survey) -> None:
+    def __init__(self, raster: Raster, result: Survey, warnings: tuple[str, ...] = ()) -> None:
+        self.warnings = warnings
         self.resolution_m = raster.resolution_m
         self.native_level = round(math.log2(level_resolution_m(0) / raster.resolution_m))
         self.footprints = footprints(raster, result)
@@ -96,11 +119,20 @@ class Scene(_Opened):
         try:
             with rasterio.Env(**GDAL_OPTIONS):
                 result = survey(raster)
+                warnings: tuple[str, ...] = ()
+                if result.alpha_partial > PARTIAL_ALPHA_SHARE:
+                    warnings = (
+                        f"band {raster.alpha} of {path.name} is marked as transparency but looks "
+                        "like a picture (near infrared?); it is ignored, all pixels count as data",
+                    )
+                    raster.dataset.close()
+                    raster = open_raster(path, SceneError, use_alpha=False)
+                    result = survey(raster)
                 if not result.coverage.any():
                     raise SceneError(
                         f"{path} has no valid pixel, all of it is nodata; choose another scene"
                     )
-                return cls(raster, result)
+                return cls(raster, result, warnings)
         except RASTER_ERRORS as failure:
             raster.dataset.close()
             raise SceneError(damaged(path, failure)) from None

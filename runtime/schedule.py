@@ -36,6 +36,13 @@ class NoiseSchedule:
                 f"prediction_type is {self.prediction_type!r}, expected one of "
                 f"{get_args(PredictionType)}"
             )
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                f"beta_start {self.beta_start} and beta_end {self.beta_end} are not in order "
+                "between 0 and 1"
+            )
+        if self.train_timesteps < 1:
+            raise ValueError(f"train_timesteps is {self.train_timesteps}, expected at least 1")
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero_terminal_snr needs prediction_type 'v_prediction'")
 

@@ -54,12 +54,14 @@ class Survey:
     `factor`: side of a block in pixels; `colours` (bands, height, width): block averages, uint8 or
     float32; `coverage` (height, width): share of valid pixels of each block, 1..255, 0 for none.
     `alpha_high`: the largest value of the raster's alpha band, 0 without one.
+    `alpha_partial`: share of its pixels that are neither 0 nor near full, where it has 8 bits.
     """
 
     factor: int
     colours: NDArray[Any]
     coverage: NDArray[np.uint8]
     alpha_high: float
+    alpha_partial: float
 
     def stretch(self) -> Stretch:
         """The stretch between the percentiles of every band, over valid blocks."""
@@ -80,33 +82,38 @@ def survey(raster: Raster) -> Survey:
     kind = np.uint8 if raster.dtype == np.uint8 else np.float32
     colours = np.zeros((len(raster.colours), *shape), dtype=kind)
     coverage = np.zeros(shape, dtype=np.uint8)
+    alpha_counts = np.zeros(256, dtype=np.int64)
     alpha_high = 0.0
     for window in _strips(raster, factor):
         values, valid, alpha = read_pixels(raster, window)
-        alpha_high = max(alpha_high, alpha)
+        if alpha is not None:
+            alpha_high = max(alpha_high, float(alpha.max()))
+            if alpha.dtype == np.uint8:
+                alpha_counts += np.bincount(alpha.ravel(), minlength=256)
         rows = slice(window.row_off // factor, -(-(window.row_off + window.height) // factor))
         means, share = _averages(values, valid, factor)
         colours[:, rows] = means.round() if kind is np.uint8 else means
         coverage[rows] = np.ceil(share * 255)
-    return Survey(factor, colours, coverage, alpha_high)
+    partial = alpha_counts[1 : math.ceil(0.9 * alpha_high)].sum() / max(1, alpha_counts.sum())
+    return Survey(factor, colours, coverage, alpha_high, float(partial))
 
 
 def read_pixels(
     raster: Raster, window: RasterWindow
-) -> tuple[NDArray[Any], NDArray[np.bool_], float]:
-    """Colours (bands, height, width), validity (height, width) and largest alpha of a window."""
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any] | None]:
+    """Colours (bands, height, width), validity (height, width) and alpha (the same) of a window."""
     values = raster.dataset.read(list(raster.colours), window=window)
-    alpha_high = 0.0
+    alpha = None
     if raster.alpha is not None:
         alpha = raster.dataset.read(raster.alpha, window=window)
-        valid, alpha_high = alpha > 0, float(alpha.max())
+        valid = alpha > 0
     elif MaskFlags.all_valid in raster.dataset.mask_flag_enums[0]:
         valid = np.ones(values.shape[1:], dtype=np.bool_)
     else:
         valid = raster.dataset.dataset_mask(window=window) > 0
     if values.dtype.kind == "f":
         valid &= np.isfinite(values).all(axis=0)
-    return values, valid, alpha_high
+    return values, valid, alpha
 
 
 def _strips(raster: Raster, factor: int) -> Iterator[RasterWindow]:

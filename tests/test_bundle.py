@@ -17,6 +17,7 @@ from c2gm.runtime.bundle import (
     GRAPHS,
     MANIFEST_LIMIT_BYTES,
     MANIFEST_NAME,
+    TENSORS,
     Bundle,
     EarlyStop,
     FileSpec,
@@ -54,14 +55,20 @@ MANIFEST = Manifest(
 )
 
 
+def tensor(name: str) -> TensorSpec:
+    """Only prompts and latents have shapes that a bundle's other parts must fit."""
+    shapes = {"states": ("b", 5, 3), "pooled": ("b", 3)}
+    return TensorSpec(name, "float32", shapes.get(name, ("b", 4, "h", "h")), (-1.0, 1.0))
+
+
 def write_bundle(folder: Path) -> Path:
     """A bundle whose graphs are a few bytes: bundle.py never looks inside them."""
     folder.mkdir()
     graphs = {}
     for name in GRAPHS:
         (folder / f"{name}.onnx").write_bytes(name.encode())
-        tensor = TensorSpec("latents", "float32", ("b", 4, "h", "h"), (-1.0, 1.0))
-        graphs[name] = GraphSpec((file_spec(folder, f"{name}.onnx"),), (tensor,), (tensor,), 1.5)
+        inputs, outputs = (tuple(map(tensor, names)) for names in TENSORS[name])
+        graphs[name] = GraphSpec((file_spec(folder, f"{name}.onnx"),), inputs, outputs, 1.5)
     keys = list(prompt_keys())
     index = {prompt_name(*key): row for row, key in enumerate(keys)}
     states = np.zeros((len(keys), 5, 3), np.float32)
@@ -145,6 +152,13 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
         lambda d: d.update(latent_channels="4"),
         lambda d: d.update(latent_channels=True),
         lambda d: d.update(latent_channels=0),
+        lambda d: d.update(latent_channels=8),
+        lambda d: d.update(latent_factor=16),
+        lambda d: d.update(window_multiple=512),
+        lambda d: d["schedule"].update(beta_start=5.0),
+        lambda d: d["graphs"].update(condition=d["graphs"]["vae_encoder"]),
+        lambda d: d["graphs"]["denoise"]["inputs"][5].update(shape=["b", 5, 4]),
+        lambda d: d["graphs"]["vae_decoder"]["inputs"][0].update(shape=[]),
         lambda d: d.update(default_steps=0),
         lambda d: d.update(default_steps=1001),
         lambda d: d.update(scaling_factor=None),
@@ -232,33 +246,47 @@ def test_what_is_no_embeddings_table_is_refused(folder: Path, content: bytes) ->
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/\\"), min_size=1, max_size=8)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-TENSORS = st.builds(
-    TensorSpec,
-    name=NAMES,
-    dtype=st.sampled_from(["float32", "float16", "int64", "uint8"]),
-    shape=st.lists(st.integers(1, 1000) | NAMES, max_size=4).map(tuple),
-    value_range=st.none() | st.tuples(FLOATS, FLOATS),
-)
+LATENTS = {"latents", "previous_x0", "next_latents", "x0"}
+SHAPES = st.lists(st.integers(1, 1000) | NAMES, max_size=4).map(tuple)
+
+
+def tensor_specs(names: tuple[str, ...]) -> st.SearchStrategy[tuple[TensorSpec, ...]]:
+    return st.tuples(
+        *[
+            st.builds(
+                TensorSpec,
+                name=st.just(name),
+                dtype=st.sampled_from(["float32", "float16", "int64", "uint8"]),
+                shape=st.just(tensor(name).shape) if name in LATENTS else SHAPES,
+                value_range=st.none() | st.tuples(FLOATS, FLOATS),
+            )
+            for name in names
+        ]
+    )
+
+
 FILES = st.builds(FileSpec, NAMES, st.integers(0, 2**40), st.text("0123456789abcdef", max_size=64))
-GRAPH_SPECS = st.builds(
-    GraphSpec,
-    files=st.lists(FILES, min_size=1, max_size=2).map(tuple),
-    inputs=st.lists(TENSORS, max_size=3).map(tuple),
-    outputs=st.lists(TENSORS, max_size=3).map(tuple),
-    gflop_per_tile=FLOATS,
-)
+GRAPH_SPECS = {
+    name: st.builds(
+        GraphSpec,
+        files=st.lists(FILES, min_size=1, max_size=2).map(tuple),
+        inputs=tensor_specs(inputs),
+        outputs=tensor_specs(outputs),
+        gflop_per_tile=FLOATS,
+    )
+    for name, (inputs, outputs) in TENSORS.items()
+}
 MANIFESTS = st.builds(
     replace,
     st.just(MANIFEST),
     name=NAMES,
-    latent_channels=st.integers(1, 16),
     scaling_factor=st.floats(1e-6, 1e6),
     default_steps=st.integers(1, 1000),
     early_stop=st.dictionaries(
         st.sampled_from([prompt_name(*key) for key in prompt_keys()]),
         st.builds(EarlyStop, st.none() | st.floats(0, 1), st.integers(1, 50)),
     ),
-    graphs=st.fixed_dictionaries(dict.fromkeys(GRAPHS, GRAPH_SPECS)),
+    graphs=st.fixed_dictionaries(GRAPH_SPECS),
     files=st.lists(FILES, max_size=2).map(lambda f: (FileSpec(EMBEDDINGS_NAME, 1, "0"), *f)),
 )
 

@@ -1,8 +1,9 @@
 """ONNX Runtime: on the CPU, and on a CUDA device where `onnxruntime-gpu` is installed."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -13,6 +14,12 @@ from c2gm.runtime.errors import BackendError, BundleError
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
 
 
 def available_cores() -> int:
@@ -111,16 +118,24 @@ class OnnxRuntimeBackend:
 
 
 def _check_interface(path: Path, session: ort.InferenceSession, spec: GraphSpec) -> None:
+    """Names, types and fixed dimensions of a graph against the manifest."""
     for what, found, expected in (
         ("inputs", session.get_inputs(), spec.inputs),
         ("outputs", session.get_outputs(), spec.outputs),
     ):
-        names = sorted(cast(str, value.name) for value in found)
-        if names != sorted(tensor.name for tensor in expected):
+        has = sorted((v.name, _DTYPES.get(v.type, v.type), _fixed(v.shape)) for v in found)
+        says = sorted((t.name, t.dtype, _fixed(t.shape)) for t in expected)
+        if has != says:
+            only = sorted(set(map(str, has)) ^ set(map(str, says)))
             raise BundleError(
-                f"{path} has the {what} {names}, the manifest says "
-                f"{sorted(tensor.name for tensor in expected)}; export the bundle again"
+                f"{path}: the {what} are not what the manifest says (only in one of them: "
+                f"{', '.join(only)}); export the bundle again"
             )
+
+
+def _fixed(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
+    """A shape with None for every dimension that is free."""
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _first_line(error: Exception) -> str:

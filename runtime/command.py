@@ -1,0 +1,60 @@
+"""How every command of c2gm runs and ends: one line for an error, and its documented exit code."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, cast
+
+import typer
+
+from c2gm.runtime.errors import BackendError, C2GMError, Interrupted, OptionError
+
+# Typer has its own copy of click in some versions and none in others; this is the class of either.
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+def run_command(
+    program: str,
+    load: Callable[[], typer.Typer],
+    arguments: Sequence[str] | None = None,
+    *,
+    stopped: str,
+    extra: str | None = None,
+) -> NoReturn:
+    """Run a command and end the process; only faults of c2gm itself leave as exceptions.
+
+    `load` imports and returns the command; `stopped` says what Ctrl-C and SIGTERM leave behind;
+    `extra` names the extra of the package that brings what the base install lacks.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app = load()
+        if not argv and app.info.no_args_is_help is True:
+            argv = ["--help"]
+        code = app(argv, prog_name=program, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        leave(program, stopped, Interrupted.exit_code)
+    except C2GMError as error:
+        leave(program, str(error), error.exit_code)
+    except _UsageError as error:
+        leave(program, f"{_message(error)}; see {program} --help", OptionError.exit_code)
+    except ModuleNotFoundError as error:
+        if extra is None or str(error.name).startswith("c2gm"):
+            raise
+        install = (
+            f"{program} needs {error.name}, which is not installed; pip install 'c2gm[{extra}]'"
+        )
+        leave(program, install, BackendError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def leave(program: str, message: str, code: int) -> NoReturn:
+    """End the process with one line on stderr."""
+    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+def _message(error: BaseException) -> str:
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return str(text).rstrip(".")
