@@ -283,9 +283,10 @@ def _spans(
         if found is None and options.reference is not None and usable:
             map_spans[level] = usable[0] if options.cascade == "4x" else usable[-1]
     if options.reference is not None and not map_spans:
+        coarsest = min(bundle.manifest.trained_levels)
         raise ReferenceMapError(
-            f"--reference serves levels from {min(bundle.manifest.trained_levels) + 1} on, since a "
-            f"map of level {min(bundle.manifest.trained_levels)} is the coarsest that the model "
-            f"can start from, and --levels {options.levels} start above; leave one of them out"
+            f"--levels {options.levels} cannot start from --reference: the model starts from maps "
+            f"of level {coarsest} or finer; give --levels {coarsest + 1}-{levels[-1]}, or leave "
+            "--reference out"
         )
     return spans, map_spans

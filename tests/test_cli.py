@@ -121,10 +121,17 @@ CASES: dict[str, Case] = {
     "output exists": (lambda f: {"--output": write_text(f / "is.mbtiles", "")}, 8, "--overwrite"),
     "output nowhere": (lambda f: {"--output": str(f / "no" / "x.mbtiles")}, 8, "not a folder"),
     "reference missing": (lambda f: {"--reference": str(f / "no.mbtiles")}, 10, "no.mbtiles"),
+    "reference elsewhere": (
+        lambda f: {"--reference": str(write_raster(f / "far.tif", "EPSG:32601"))},
+        10,
+        "do not overlap",
+    ),
+    "imagery without a name": (lambda f: {"--imagery": ""}, 2, "the name of a raster"),
+    "halo beyond reason": (lambda f: {"--halo": "100000"}, 2, "expected 0 to 512"),
     "reference too coarse": (
         lambda f: {"--reference": str(f / "no.mbtiles"), "--levels": "10-12"},
         10,
-        "start --levels at 11",
+        "give --levels 11-12",
     ),
 }
 

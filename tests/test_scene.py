@@ -202,6 +202,27 @@ def test_pixels_of_every_kind(tmp_path: Path, name: str) -> None:
         assert np.abs(picture[..., :3] - expected.astype(int))[inner].mean() < 4
 
 
+def test_a_picture_marked_as_alpha_is_not_taken_for_one(tmp_path: Path) -> None:
+    """GDAL calls a fourth 8-bit band alpha by default, near infrared as well."""
+    colours = painted("EPSG:32632", UTM)
+    infrared = np.random.default_rng(0).integers(0, 200, (1, SIDE, SIDE), dtype=np.uint8)
+    kind = (*RGB, ColorInterp.alpha)
+    path = write(
+        tmp_path / "nir.tif",
+        np.concatenate([colours, infrared]),
+        "EPSG:32632",
+        UTM,
+        colorinterp=kind,
+    )
+    with Scene.open(path) as scene:
+        (warning,) = scene.warnings
+        assert "band 4" in warning and "ignored" in warning
+        box = around(scene, 16, 96)
+        picture = scene.read(16, *box)
+        assert (picture[..., 3] == 255).all()
+        assert np.abs(picture[..., :3] - seen(16, *box).astype(int)).mean() < 4
+
+
 def test_grey_and_palette(tmp_path: Path) -> None:
     grey = painted("EPSG:32632", UTM)[:1]
     path = write(tmp_path / "grey.tif", grey, "EPSG:32632", UTM)

@@ -1,0 +1,206 @@
+"""`c2gm-train`'s loop over both stages with a tiny preset: resuming, ranks, scores, refusals."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+
+from c2gm.model import train_stages
+from c2gm.model.cartography_style import PALETTE
+from c2gm.model.checkpoint import load_model, save_autoencoder
+from c2gm.model.config import PRESETS
+from c2gm.model.dataset import BatchStream, SamplerOptions, TileSampler
+from c2gm.model.evaluate import enlarged_reference
+from c2gm.model.metrics import psnr_y
+from c2gm.model.mosaic import Area, Extent, open_areas, write_area_json
+from c2gm.model.own_references import draw_own_references
+from c2gm.model.train import Batch, Trainer, TrainOptions
+from c2gm.model.train_stages import AutoencoderModule, AutoencoderStage, SGDMStage
+from c2gm.runtime.errors import DataError, OptionError, WeightsError
+
+GROUND = Extent(64 * 500, 64 * 300, 64, 64)
+"""One tile of level 12, in pixels of level 10; its eastern half is held out."""
+HELD_OUT = Extent(GROUND.left + 32, GROUND.top, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One area with levels 12 to 14: blocks of palette colours, darker in the imagery."""
+    folder = tmp_path_factory.mktemp("train")
+    path = folder / "blocks"
+    path.mkdir()
+    levels = {level: GROUND.finer(level - 10) for level in (12, 13, 14)}
+    colours = np.array(list(PALETTE.values()), dtype=np.uint8)
+    blocks = colours[np.random.default_rng(0).integers(0, len(colours), (16, 16))]
+    for level, extent in levels.items():
+        times = extent.width // 16
+        drawn = blocks.repeat(times, axis=0).repeat(times, axis=1)
+        imagery = np.full((extent.height, extent.width, 4), 255, dtype=np.uint8)
+        imagery[..., :3] = drawn // 2
+        np.save(path / f"imagery_{level}.npy", imagery)
+        np.save(path / f"map_{level}.npy", drawn)
+        cells = np.ones((3, extent.height // 32, extent.width // 32), np.float32)
+        cells[2] = 0
+        np.save(path / f"cells_{level}.npy", cells)
+    area = Area(path, "blocks", "painted", "", "CC0-1.0", levels, (12, 13, 14), (HELD_OUT,))
+    write_area_json(area, path)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", tiny_config())
+    monkeypatch.setattr(train_stages, "STATISTICS_BATCHES", 2)
+    monkeypatch.setattr(train_stages, "VALIDATION_STEPS", 2)
+
+
+@pytest.fixture
+def options(dataset: Path, tmp_path: Path) -> TrainOptions:
+    torch.manual_seed(0)
+    stage = AutoencoderStage(TrainOptions("autoencoder", dataset, tmp_path, preset="tiny"))
+    module = stage.module
+    assert isinstance(module, AutoencoderModule)
+    save_autoencoder(module.autoencoder, tiny_config(), tmp_path / "ae.safetensors")
+    return TrainOptions(
+        "sgdm",
+        dataset,
+        tmp_path / "run",
+        preset="tiny",
+        autoencoder=tmp_path / "ae.safetensors",
+        steps=4,
+        batch=1,
+        warmup_steps=1,
+        decay_share=0.0,
+        draws=2,
+        mixed_precision="no",
+        workers=0,
+        log_every=1,
+    )
+
+
+def trainer(options: TrainOptions) -> Trainer:
+    torch.manual_seed(options.seed)
+    stage = SGDMStage if options.stage == "sgdm" else AutoencoderStage
+    return Trainer(stage(options), options)
+
+
+def test_a_stopped_run_ends_as_an_undisturbed_one(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_model(trainer(options).run(), tiny_config()).state_dict()
+    stopped = replace(options, run=options.run.with_name("stopped"))
+
+    def interrupted(self: SGDMStage, start: int, rank: int, ranks: int) -> Iterator[Batch]:
+        for count, batch in enumerate(self.pairs.batches(start, rank, ranks)):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SGDMStage, "batches", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer(stopped).run()
+    again = trainer(stopped)
+    assert again.step == 2
+    resumed = load_model(again.run(), tiny_config()).state_dict()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    untrained = SGDMStage(options).module.model.state_dict()
+    name = "unet.net.conv_in.weight"
+    assert not torch.equal(whole[name], untrained[name])
+
+
+def test_validation_scores_what_evaluation_scores(options: TrainOptions) -> None:
+    run = trainer(options)
+    run.run()
+    logged = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
+    samples = run.stage.pairs.validation(32)  # type: ignore[attr-defined]
+    given = [sample for sample in samples if sample.reference is not None]
+    expected = psnr_y(
+        np.stack([enlarged_reference(sample) for sample in given]),
+        np.stack([sample.target for sample in given]),
+        np.stack([sample.imagery[..., 3] > 0 for sample in given]),
+    ).mean()
+    assert logged[-1]["psnr_y_enlarged_reference"] == pytest.approx(expected)
+    assert [line["step"] for line in logged[:-1]] == [1, 2, 3, 4]
+
+
+def test_processes_share_the_batches_of_a_step(dataset: Path) -> None:
+    sampler = TileSampler(dataset, options=SamplerOptions(sides=(128,), side_weights=(1.0,)))
+    alone = iter(BatchStream(sampler, 1, start=4))
+    ranks = [iter(BatchStream(sampler, 1, start=2, rank=rank, ranks=2)) for rank in (0, 1)]
+    for _ in range(2):
+        for rank in ranks:
+            assert torch.equal(next(alone)["image"], next(rank)["image"])
+
+
+def test_latents_are_standardised_from_whatever_start(options: TrainOptions) -> None:
+    first = replace(options, stage="autoencoder", steps=1, batch=2)
+    weights = trainer(first).run()
+    again = replace(first, run=options.run.with_name("again"), initial=weights, learning_rate=0.0)
+    run = trainer(again)
+    run.run()
+    autoencoder = run.average.module.autoencoder
+    images = [next(run.stage.batches(1 + k, 0, 1))["image"] for k in range(2)]
+    with torch.no_grad():
+        latents = [autoencoder.encode(image).permute(1, 0, 2, 3).flatten(1) for image in images]
+    std = torch.cat(latents, dim=1).std(dim=1)
+    torch.testing.assert_close(std, torch.ones_like(std), rtol=0.05, atol=0.0)
+
+
+def test_stage_two_reads_what_the_model_drew(options: TrainOptions, dataset: Path) -> None:
+    own = replace(options, references="generated")
+    with pytest.raises(DataError, match="c2gm-dataset own-references"):
+        SGDMStage(own)
+    model = SGDMStage(options).module.model
+    lines = list(draw_own_references(dataset, model.eval(), steps=1, seed=0))
+    (area,) = open_areas(dataset)
+    drawn = area.generated(12)
+    assert lines == ["blocks: levels 12-12, at most 1 tiles"] and drawn is not None
+    held_out = drawn[:, 128:]
+    assert (held_out == PALETTE["background"]).all(), "held-out ground must stay undrawn"
+    assert list(draw_own_references(dataset, model, 1, 0)) == ["blocks: already drawn"]
+    sampler = TileSampler(
+        dataset,
+        options=SamplerOptions(
+            generated_share=1.0, augment=False, no_reference_share=0.0, level_weights={12: 0, 13: 0}
+        ),
+    )
+    sample = next(s for s in map(sampler.sample, range(20)) if s.span == 2)
+    plain = TileSampler(dataset, options=replace(sampler.options, generated_share=0.0))
+    others = [plain.sample(index).reference for index in range(20)]
+    assert sample.reference is not None
+    assert not any(o is not None and np.array_equal(o, sample.reference) for o in others)
+    for file in area.path.glob("generated_*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "huber"}, "--loss is 'huber', choose from l2, l1"),
+        ({"mixed_precision": "fp8"}, "choose from no, bf16, fp16"),
+        ({"references": "own"}, "choose from true, degraded, generated"),
+        ({"draws": 0}, "--draws is 0"),
+        ({"noise_bias": 0.0}, "--noise-bias"),
+        ({"level_weights": {14: -1.0}}, "must not be negative"),
+    ],
+)
+def test_options_that_make_no_sense(
+    options: TrainOptions, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        replace(options, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_checkpoint_is_named(options: TrainOptions, content: bytes) -> None:
+    options.run.mkdir(parents=True)
+    (options.run / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged .*delete it"):
+        trainer(options)
