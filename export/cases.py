@@ -28,12 +28,14 @@ class CheckPlan:
 
     `windows`: (rows, side in pixels) of the batches. The first one is sampled in `steps` DDIM
     steps, and every one of these is compared. `spread`: further time steps from 0 to the last,
-    compared on noised latents, each row at a time step of its own.
+    compared on noised latents, each row at a time step of its own. `every_step`: side in pixels of
+    one more window, small, that is compared at all time steps of the schedule; None for none.
     """
 
     windows: tuple[tuple[int, int], ...] = ((1, 256), (3, 320))
     steps: int = 10
     spread: int = 24
+    every_step: int | None = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ def reference_cases(model: SGDM, plan: CheckPlan, seed: int = 0) -> Reference:
         "vae_encoder": [],
     }
     sampled: tuple[Tensor, Tensor] | None = None
-    for rows, side in plan.windows:
+    windows = [(rows, side, plan.spread) for rows, side in plan.windows]
+    if plan.every_step is not None:
+        windows.append((1, plan.every_step, model.config.schedule.train_timesteps))
+    for rows, side, spread in windows:
         label = f"{rows} x {side} px"
         picks = torch.from_numpy(rng.integers(0, len(prompts), rows))
         embedding = {"states": states[picks], "pooled": pooled[picks]}
@@ -96,7 +101,7 @@ def reference_cases(model: SGDM, plan: CheckPlan, seed: int = 0) -> Reference:
             cases["denoise"] += trajectory
             latents = torch.from_numpy(trajectory[-1].outputs["next_latents"])
             sampled = noise, latents
-        cases["denoise"] += _spread(model, shared, encoded, noise, plan.spread, label)
+        cases["denoise"] += _spread(model, shared, encoded, noise, spread, label)
         image = to_pictures(model.autoencoder.decode(latents)).permute(0, 3, 1, 2)
         cases["vae_decoder"].append(Case(label, _arrays(latents=latents), _arrays(image=image)))
     assert sampled is not None

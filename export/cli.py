@@ -105,8 +105,11 @@ def export(
     else:
         progress(f"{checkpoint}: loading")
         model, provenance = load_model(checkpoint), read_provenance(checkpoint)
-    plan = CheckPlan(windows=((1, 256),), steps=steps, spread=4) if quick_check else CheckPlan()
-    plan = CheckPlan(plan.windows, steps, plan.spread)
+    plan = (
+        CheckPlan(windows=((1, 256),), steps=steps, spread=4, every_step=None)
+        if quick_check
+        else CheckPlan(steps=steps)
+    )
     folder = export_bundle(
         model,
         output,

@@ -135,7 +135,7 @@ class SGDMModule(nn.Module):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Eq. 19."""
+        """Eq. 19, plus the probe's error."""
         return self.model.training_loss(
             self.training_batch(batch),
             loss=self.options.loss,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,15 @@ def area_of_bounds(box: Box) -> tuple[Footprint, ...]:
     return (Footprint(left, top, right, bottom, np.ones((1, 1), np.bool_)),)
 
 
-def read_area(path: Path) -> tuple[Footprint, ...]:
+def read_area(
+    path: Path, within: Iterable[tuple[float, float, float, float]] = ((0.0, 0.0, 1.0, 1.0),)
+) -> tuple[Footprint, ...]:
     """The polygons of a GeoJSON file, in degrees unless it names another CRS.
 
-    Raises AreaError for a file that is missing, is not GeoJSON or holds no polygon.
+    One footprint for each box `within` (left, top, right, bottom in world units: where the scene
+    lies) that they reach into, so that what lies elsewhere does not coarsen it; where they reach
+    into none, one for all of them. Raises AreaError for a file that is missing, is not GeoJSON or
+    holds no polygon.
     """
     hint = "give a GeoJSON file with polygons in degrees, or use --bounds"
     try:
@@ -74,6 +79,20 @@ def read_area(path: Path) -> tuple[Footprint, ...]:
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     if not right > left or not bottom > top:
         raise AreaError(f"{path} holds polygons without an area; {hint}")
+    whole = float(left), float(top), float(right), float(bottom)
+    parts = [
+        (max(whole[0], box[0]), max(whole[1], box[1]), min(whole[2], box[2]), min(whole[3], box[3]))
+        for box in within
+    ]
+    reached = [part for part in parts if part[2] > part[0] and part[3] > part[1]]
+    return tuple(_rasterised(geometries, part) for part in reached or [whole])
+
+
+def _rasterised(
+    geometries: Sequence[Mapping[str, Any]], box: tuple[float, float, float, float]
+) -> Footprint:
+    """Polygons in world units, within a box of them; a cell that is touched is inside."""
+    left, top, right, bottom = box
     cell = max(right - left, bottom - top) / MASK_SIDE
     shape = math.ceil((bottom - top) / cell), math.ceil((right - left) / cell)
     # World units grow southwards, so that "south" of this transform is the smaller number.
@@ -84,7 +103,7 @@ def read_area(path: Path) -> tuple[Footprint, ...]:
         all_touched=True,
         dtype=np.uint8,
     )
-    return (Footprint(float(left), float(top), float(right), float(bottom), mask > 0),)
+    return Footprint(left, top, right, bottom, mask > 0)
 
 
 def _polygons(node: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:

@@ -65,15 +65,18 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     start = perf_counter()
     check_options(options)
     check_output(options.output_path, options.overwrite)
+    progress.note(f"reading {options.imagery}")  # all of it: minutes, where it is large
     with prepare(options) as job:
         for warning in job.warnings:
             progress.note(f"warning: {warning}")
         try:
+            with job.stopwatch.part("scene"):
+                fingerprint = job.fingerprint()
             with Archive.open(
                 options.output_path,
                 job.plan,
                 job.metadata(),
-                job.fingerprint(),
+                fingerprint,
                 options.overwrite,
             ) as archive:
                 count = _generate(job, archive, progress)

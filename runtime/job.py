@@ -183,7 +183,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
         with stopwatch.part("plan"):
             area = None
             if options.aoi is not None:
-                area = read_area(options.aoi)
+                area = read_area(options.aoi, scene.boxes)
             elif options.bounds is not None:
                 area = area_of_bounds(options.bounds)
             planned = plan(levels, scene.footprints, area, options.window, options.halo)

@@ -20,7 +20,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from c2gm.export.pack import export_bundle
 
     folder = tmp_path_factory.mktemp("bundle") / "tiny.c2gm"
-    return export_bundle(tiny_model(), folder, plan=CheckPlan(((2, 256),), steps=4, spread=1))
+    plan = CheckPlan(((2, 256),), steps=4, spread=1, every_step=None)
+    return export_bundle(tiny_model(), folder, plan=plan)
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,24 @@ def test_polygons_of_all_kinds_are_read(tmp_path: Path, crs: str | None) -> None
     assert found.isdisjoint(outside)
 
 
+def test_a_polygon_elsewhere_does_not_coarsen_the_area(tmp_path: Path) -> None:
+    """A small square in the scene, and one at the other end of the world."""
+    x, y = 2140, 1440  # of level 12
+    west, south, east, north = mercantile.bounds(x, y, 12)
+    margin = (east - west) / 100
+
+    def square(w: float, s: float, e: float, n: float) -> list[list[list[float]]]:
+        return [[[w, s], [e, s], [e, n], [w, n], [w, s]]]
+
+    here = square(west + margin, south + margin, east - margin, north - margin)
+    document = {"type": "MultiPolygon", "coordinates": [here, square(-170, -40, -169, -39)]}
+    path = tmp_path / "two.geojson"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    scene = ((x - 1) / 4096, (y - 1) / 4096, (x + 2) / 4096, (y + 2) / 4096)
+    assert tiles(read_area(path, [scene]), 12) == {mercantile.Tile(x, y, 12)}
+    assert len(tiles(read_area(path), 12)) > 1, "over the whole world cells are coarse"
+
+
 def test_a_polygon_without_area_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "line.geojson"
     ring = [[8, 47], [9, 47], [8, 47], [8, 47]]
