@@ -30,6 +30,10 @@ included), making references, the three graphs, encoding and committing tiles (v
 The work of scene, reference, encode and archive on single windows runs beside the others."""
 
 
+LARGE_SCENE_BYTES = 100_000_000
+"""From this size on a scene takes seconds to read, and the user is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did. `tiles`: by level, made or kept; `seconds`: by part (see `PARTS`)."""
@@ -65,7 +69,8 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     start = perf_counter()
     check_options(options)
     check_output(options.output_path, options.overwrite)
-    progress.note(f"reading {options.imagery}")  # all of it: minutes, where it is large
+    if options.imagery.is_file() and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
+        progress.note(f"reading {options.imagery}, all of it once")
     with prepare(options) as job:
         for warning in job.warnings:
             progress.note(f"warning: {warning}")
