@@ -49,7 +49,7 @@ Exit codes:
     4  the area of interest is unreadable or misses the imagery
     5  levels that the model or the imagery does not serve
     6  the model bundle is missing, broken or of another version
-    7  the backend is not installed or cannot run here
+    7  the backend cannot run here, or is not installed
     8  the output exists, cannot be written or does not verify
     9  the disk is full
    10  the reference map cannot be used

@@ -46,7 +46,7 @@ class Estimate:
 def estimate(options: InferOptions) -> Estimate:
     """Plan a run and make one batch of its finest tiles; nothing is written. Raises C2GMError."""
     check_options(options)
-    check_output(options.output_path, options.overwrite)
+    check_output(options.output_path, overwrite=True)  # nothing is written, so it may exist
     with prepare(options) as job:
         tiles = {level: job.plan.tile_count(level) for level in job.plan.levels}
         made, size, elapsed, share = _probe(job)

@@ -214,6 +214,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
 
 def check_options(options: InferOptions) -> None:
     """Raises OptionError for values that no run can have, before anything is opened."""
+    parse_levels(options.levels)
     if options.batch not in BUCKETS:
         raise OptionError(
             f"--batch is {options.batch}, expected one of {', '.join(map(str, BUCKETS))}"

@@ -120,6 +120,11 @@ CASES: dict[str, Case] = {
     "backend unknown": (lambda f: {"--backend": "tpu"}, 7, "choose one of auto, onnxruntime, cuda"),
     "output exists": (lambda f: {"--output": write_text(f / "is.mbtiles", "")}, 8, "--overwrite"),
     "output nowhere": (lambda f: {"--output": str(f / "no" / "x.mbtiles")}, 8, "not a folder"),
+    "levels backwards, output exists": (
+        lambda f: {"--levels": "16-10", "--output": write_text(f / "is.mbtiles", "")},
+        2,
+        "coarser level first",
+    ),
     "reference missing": (lambda f: {"--reference": str(f / "no.mbtiles")}, 10, "no.mbtiles"),
     "reference elsewhere": (
         lambda f: {"--reference": str(write_raster(f / "far.tif", "EPSG:32601"))},
