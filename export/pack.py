@@ -13,13 +13,13 @@ from c2gm.export.cases import CheckPlan, reference_cases
 from c2gm.export.graphs import GRAPH_CLASSES, Precision
 from c2gm.export.onnx import export_onnx
 from c2gm.export.parity import Parity
-from c2gm.model.autoencoder import FACTOR
 from c2gm.model.flops import count_flops
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import (
     EMBEDDINGS_NAME,
     FORMAT_VERSION,
     GRAPHS,
+    LATENT_FACTOR,
     Bundle,
     GraphSpec,
     Manifest,
@@ -128,7 +128,7 @@ def _write_bundle(
             preset=config.name,
             precision=precision,
             latent_channels=config.autoencoder.latent_channels,
-            latent_factor=FACTOR,
+            latent_factor=LATENT_FACTOR,
             scaling_factor=config.autoencoder.scaling_factor,
             schedule=config.schedule,
             trained_levels=tuple(LEVELS),

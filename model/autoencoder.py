@@ -15,9 +15,6 @@ from torch.nn import functional
 from c2gm.model import _torchvision  # noqa: F401  (must precede diffusers)
 from c2gm.model.config import AutoencoderConfig
 
-FACTOR = 8
-"""Side of a latent cell in pixels."""
-
 PaddingMode = Literal["zeros", "replicate"]
 DECODER_PADDING: PaddingMode = "replicate"
 """Zeros at a window's border showed in the picture as a dark rim around every tile."""

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from c2gm.model.config import ModelConfig
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import GraphName
+from c2gm.runtime.bundle import LATENT_FACTOR, GraphName
 from c2gm.runtime.levels import TILE_SIZE
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def count_flops(config: ModelConfig, side: int = TILE_SIZE) -> dict[str, float]:
 
     with torch.device("meta"):
         image, has_reference = torch.empty(1, 3, side, side), torch.ones(1)
-        latents = torch.empty(1, config.autoencoder.latent_channels, side // 8, side // 8)
+        latents = torch.empty(1, config.autoencoder.latent_channels, *[side // LATENT_FACTOR] * 2)
         timestep = torch.zeros(1, dtype=torch.int64)
         token_ids = torch.zeros(1, config.text.context_length, dtype=torch.int64)
     states, pooled = count("text_encoder", model.text_encoder, token_ids)

@@ -7,6 +7,7 @@ Validation ground is invalid in the imagery that the cascade sees, as everywhere
 
 import os
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import numpy as np
 from c2gm.model.cartography import BACKGROUND
 from c2gm.model.mosaic import Area, Extent, Picture, crop, open_areas
 from c2gm.model.pairs import Window, imagery_of
-from c2gm.model.pipeline import Box, generate_cascade
+from c2gm.model.pipeline import ReadImagery, generate_cascade
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.levels import SPANS, TILE_SIZE
+
+TILE_LEVELS = TILE_SIZE.bit_length() - 1
+"""Levels from a tile's pixels up to the one pixel that covers it."""
 
 
 def draw_own_references(
@@ -35,10 +39,8 @@ def draw_own_references(
             continue
         maps = generate_cascade(
             model,
-            lambda level, left, top, width, height, area=area: imagery_of(  # type: ignore[misc]
-                Window(area, level, Extent(left, top, width, height)), "train"
-            ),
-            {z: _whole_tiles(area.levels[z]) for z in levels},
+            _imagery_of(area),
+            {z: astuple(_whole_tiles(area.levels[z])) for z in levels},
             seed=seed,
             steps=steps,
         )
@@ -48,24 +50,25 @@ def draw_own_references(
         yield f"{area.name}: levels {min(levels)}-{max(levels)}, at most {tiles} tiles"
 
 
-def _whole_tiles(extent: Extent) -> Box:
-    """The tiles that cover an extent."""
-    left, top = extent.left // TILE_SIZE, extent.top // TILE_SIZE
-    right = -(-(extent.left + extent.width) // TILE_SIZE)
-    bottom = -(-(extent.top + extent.height) // TILE_SIZE)
-    return (
-        left * TILE_SIZE,
-        top * TILE_SIZE,
-        (right - left) * TILE_SIZE,
-        (bottom - top) * TILE_SIZE,
-    )
+def _imagery_of(area: Area) -> ReadImagery:
+    """The area's training imagery, as the cascade asks for it."""
+
+    def read(level: int, left: int, top: int, width: int, height: int) -> Picture:
+        return imagery_of(Window(area, level, Extent(left, top, width, height)), "train")
+
+    return read
+
+
+def _whole_tiles(extent: Extent) -> Extent:
+    """The tiles that cover an extent: a tile is a pixel, TILE_LEVELS up."""
+    return extent.coarser(TILE_LEVELS).finer(TILE_LEVELS)
 
 
 def _write(area: Area, level: int, picture: Picture) -> None:
     """The area's part of a level's map, whole or not at all; background where nothing is drawn."""
     colours = np.where(picture[..., 3:] > 0, picture[..., :3], np.array(BACKGROUND, np.uint8))
     extent = area.levels[level]
-    drawn = crop(colours, Extent(*_whole_tiles(extent)), extent)
+    drawn = crop(colours, _whole_tiles(extent), extent)
     target = area.path / f"generated_{level}.npy"
     part = target.with_suffix(".part")
     with part.open("wb") as file:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from c2gm.model.autoencoder import FACTOR
 from c2gm.model.dataset import Sample, collate
 from c2gm.model.metrics import Pictures
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
+from c2gm.runtime.bundle import LATENT_FACTOR
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import prompt_keys, scale_prompt
 from c2gm.runtime.noise import starting_noise
@@ -63,5 +63,5 @@ class SGDMPainter:
         channels = self._model.config.autoencoder.latent_channels
         extent = sample.window.extent
         cells = (extent.left, extent.top, extent.width, extent.height)
-        left, top, width, height = (pixels // FACTOR for pixels in cells)
+        left, top, width, height = (pixels // LATENT_FACTOR for pixels in cells)
         return starting_noise(self._seed, sample.level, left, top, width, height, channels)

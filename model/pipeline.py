@@ -11,6 +11,7 @@ import torch
 
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
+from c2gm.runtime.bundle import LATENT_FACTOR
 from c2gm.runtime.grid import Cascade, reference_level
 from c2gm.runtime.levels import TILE_SIZE, scale_prompt
 from c2gm.runtime.noise import starting_noise
@@ -21,8 +22,6 @@ Box = tuple[int, int, int, int]
 
 ReadImagery = Callable[[int, int, int, int, int], Picture]
 """(level, left, top, width, height) -> RGBA picture; the face of the runtime's `Scene.read`."""
-
-LATENT_FACTOR = 8
 
 
 @torch.no_grad()

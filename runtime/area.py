@@ -14,6 +14,7 @@ from rasterio.warp import transform_geom
 
 from c2gm.runtime.errors import AreaError, OptionError
 from c2gm.runtime.footprint import Box, Footprint, world_from_degrees
+from c2gm.runtime.raster import WorldBox
 
 MASK_SIDE = 2048
 """Longest side of the mask of an area, in cells."""
@@ -49,14 +50,13 @@ def area_of_bounds(box: Box) -> tuple[Footprint, ...]:
 
 
 def read_area(
-    path: Path, within: Iterable[tuple[float, float, float, float]] = ((0.0, 0.0, 1.0, 1.0),)
+    path: Path, within: Iterable[WorldBox] = ((0.0, 0.0, 1.0, 1.0),)
 ) -> tuple[Footprint, ...]:
     """The polygons of a GeoJSON file, in degrees unless it names another CRS.
 
-    One footprint for each box `within` (left, top, right, bottom in world units: where the scene
-    lies) that they reach into, so that what lies elsewhere does not coarsen it; where they reach
-    into none, one for all of them. Raises AreaError for a file that is missing, is not GeoJSON or
-    holds no polygon.
+    One footprint for each box `within` (where the scene lies) that they reach into, so that what
+    lies elsewhere does not coarsen it; where they reach into none, one for all of them. Raises
+    AreaError for a file that is missing, is not GeoJSON or holds no polygon.
     """
     hint = "give a GeoJSON file with polygons in degrees, or use --bounds"
     try:
@@ -88,9 +88,7 @@ def read_area(
     return tuple(_rasterised(geometries, part) for part in reached or [whole])
 
 
-def _rasterised(
-    geometries: Sequence[Mapping[str, Any]], box: tuple[float, float, float, float]
-) -> Footprint:
+def _rasterised(geometries: Sequence[Mapping[str, Any]], box: WorldBox) -> Footprint:
     """Polygons in world units, within a box of them; a cell that is touched is inside."""
     left, top, right, bottom = box
     cell = max(right - left, bottom - top) / MASK_SIDE

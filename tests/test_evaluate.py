@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blocks import GROUND, write_blocks
 from PIL import Image
 from tiny import tiny_config, tiny_model
 from typer.testing import CliRunner
@@ -18,35 +19,17 @@ from c2gm.model.evaluate import EvaluateOptions, evaluate
 from c2gm.model.evaluate_cli import app
 from c2gm.model.feature_metrics import InceptionFeatures, inception_network
 from c2gm.model.metrics import Pictures
-from c2gm.model.mosaic import Area, Extent, write_area_json
 from c2gm.model.painter import SGDMPainter
 from c2gm.model.scores import Networks
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
-
-GROUND = Extent(64 * 500, 64 * 300, 64, 64)
-"""One tile of level 12, in pixels of level 10."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One area with levels 12 to 14, all of it validation ground, a strip of it without data."""
     folder = tmp_path_factory.mktemp("dataset")
-    path = folder / "blocks"
-    path.mkdir()
-    levels = {level: GROUND.finer(level - 10) for level in (12, 13, 14)}
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(60, 250, (8, 8, 3), dtype=np.uint8)
-    for level, extent in levels.items():
-        times = extent.width // 8
-        drawn = blocks.repeat(times, axis=0).repeat(times, axis=1)
-        imagery = np.full((extent.height, extent.width, 4), 255, dtype=np.uint8)
-        imagery[..., :3] = drawn // 2
-        imagery[:, : extent.width // 16] = 0
-        np.save(path / f"imagery_{level}.npy", imagery)
-        np.save(path / f"map_{level}.npy", drawn)
-        np.save(path / f"cells_{level}.npy", np.ones((3, extent.height // 32, extent.width // 32)))
-    area = Area(path, "blocks", "painted", "", "CC0-1.0", levels, (12, 14), (GROUND,))
-    write_area_json(area, path)
+    blocks = np.random.default_rng(0).integers(60, 250, (8, 8, 3), dtype=np.uint8)
+    write_blocks(folder, blocks, (12, 14), held_out=GROUND, blank_share=1 / 16)
     return folder
 
 

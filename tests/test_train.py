@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from blocks import GROUND, write_blocks
 from tiny import tiny_config
 
 from c2gm.model import train_stages
@@ -17,38 +19,23 @@ from c2gm.model.config import PRESETS
 from c2gm.model.dataset import BatchStream, SamplerOptions, TileSampler
 from c2gm.model.evaluate import enlarged_reference
 from c2gm.model.metrics import psnr_y
-from c2gm.model.mosaic import Area, Extent, open_areas, write_area_json
+from c2gm.model.mosaic import Extent, open_areas
 from c2gm.model.own_references import draw_own_references
 from c2gm.model.train import Batch, Trainer, TrainOptions
 from c2gm.model.train_stages import AutoencoderModule, AutoencoderStage, SGDMStage
 from c2gm.runtime.errors import DataError, OptionError, WeightsError
 
-GROUND = Extent(64 * 500, 64 * 300, 64, 64)
-"""One tile of level 12, in pixels of level 10; its eastern half is held out."""
 HELD_OUT = Extent(GROUND.left + 32, GROUND.top, 32, 64)
+"""The eastern half."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One area with levels 12 to 14: blocks of palette colours, darker in the imagery."""
     folder = tmp_path_factory.mktemp("train")
-    path = folder / "blocks"
-    path.mkdir()
-    levels = {level: GROUND.finer(level - 10) for level in (12, 13, 14)}
     colours = np.array(list(PALETTE.values()), dtype=np.uint8)
     blocks = colours[np.random.default_rng(0).integers(0, len(colours), (16, 16))]
-    for level, extent in levels.items():
-        times = extent.width // 16
-        drawn = blocks.repeat(times, axis=0).repeat(times, axis=1)
-        imagery = np.full((extent.height, extent.width, 4), 255, dtype=np.uint8)
-        imagery[..., :3] = drawn // 2
-        np.save(path / f"imagery_{level}.npy", imagery)
-        np.save(path / f"map_{level}.npy", drawn)
-        cells = np.ones((3, extent.height // 32, extent.width // 32), np.float32)
-        cells[2] = 0
-        np.save(path / f"cells_{level}.npy", cells)
-    area = Area(path, "blocks", "painted", "", "CC0-1.0", levels, (12, 13, 14), (HELD_OUT,))
-    write_area_json(area, path)
+    write_blocks(folder, blocks, (12, 13, 14), HELD_OUT)
     return folder
 
 
@@ -116,10 +103,9 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
 
 
 def test_validation_scores_what_evaluation_scores(options: TrainOptions) -> None:
-    run = trainer(options)
-    run.run()
+    trainer(options).run()
     logged = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
-    samples = run.stage.pairs.validation(32)  # type: ignore[attr-defined]
+    samples = SGDMStage(options).pairs.validation(32)
     given = [sample for sample in samples if sample.reference is not None]
     expected = psnr_y(
         np.stack([enlarged_reference(sample) for sample in given]),
@@ -192,10 +178,10 @@ def test_stage_two_reads_what_the_model_drew(options: TrainOptions, dataset: Pat
     ],
 )
 def test_options_that_make_no_sense(
-    options: TrainOptions, change: dict[str, object], message: str
+    options: TrainOptions, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
-        replace(options, **change)  # type: ignore[arg-type]
+        replace(options, **change)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
