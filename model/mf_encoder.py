@@ -1,6 +1,7 @@
 """MFEncoder: multi-modal feature fusion by SPADE (fig. 4, eqs. 16-18), and E_lr of eq. 8."""
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,14 @@ def _convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Seq
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(LeakyReLU(conv(x))), channels kept."""
+    """x + conv(LeakyReLU(conv(x))), channels kept; starts as identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = _convolution(channels, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(cast(Tensor, self.second.bias))
 
     def forward(self, features: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
@@ -70,7 +73,8 @@ class MFEncoder(nn.Module):
         self.imagery_stem = _convolution(3, config.stem_channels)
         self.reference_stem = _convolution(3, config.stem_channels)
         self.imagery_scales = nn.ModuleList(
-            nn.Sequential(_convolution(a, b, stride=2), ResidualBlock(b)) for a, b in steps
+            nn.Sequential(_convolution(a, b, stride=2), *(ResidualBlock(b) for _ in range(count)))
+            for (a, b), count in zip(steps, config.imagery_blocks, strict=True)
         )
         self.reference_scales = nn.ModuleList(_convolution(a, b, stride=2) for a, b in steps)
         self.fusions = nn.ModuleList(

@@ -30,10 +30,11 @@ _TRIES = 6
 class SamplerOptions:
     """How windows are drawn. `sides` in pixels with `side_weights`, one side per batch.
 
-    `level_weights`: how often each level is drawn; a level that is not named weighs 1. Of all
-    samples `no_reference_share` get no reference; of the others the first of `spans` gets
-    `first_span_share`. `degrade` spoils references as generation does, and
-    `generated_share` of them are the model's own maps, where an area has some (stage 2).
+    `kinds`: only areas of these kinds, all if empty. `level_weights`: how often each level is
+    drawn; a level that is not named weighs 1. Of all samples `no_reference_share` get no reference;
+    of the others the first of `spans` gets `first_span_share`. Of the references `generated_share`
+    are the model's own maps, where an area has some, and of the rest `degraded_share` are spoilt as
+    generation spoils them (stage 2).
     """
 
     spans: tuple[int, ...] = SPANS
@@ -42,8 +43,9 @@ class SamplerOptions:
     sides: tuple[int, ...] = (128, 192, 256, 320)
     side_weights: tuple[float, ...] = (0.3, 0.2, 0.4, 0.1)
     level_weights: Mapping[int, float] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
     augment: bool = True
-    degrade: bool = False
+    degraded_share: float = 0.0
     generated_share: float = 0.0
 
 
@@ -114,7 +116,8 @@ class TileSampler:
         self.options = options or SamplerOptions(spans=spans)
         self.split: Split = split
         self.seed = seed
-        self.areas = open_areas(Path(dataset))
+        kinds = self.options.kinds
+        self.areas = [a for a in open_areas(Path(dataset)) if not kinds or a.kind in kinds]
         self._pools: dict[int, list[_Pool]] = {}
         for area in self.areas:
             for level in area.targets:
@@ -173,7 +176,7 @@ class TileSampler:
         if self.options.augment and rng.random() < (0.35 if window.level < _COARSE else 0.1):
             valid = imagery_of(window, self.split)[..., 3] > 0
             footprint = random_footprint(valid, rng)
-        degrade = rng if self.options.degrade else None
+        degrade = rng if rng.random() < self.options.degraded_share else None
         generated = rng.random() < self.options.generated_share
         sample = cut(window, span, self.split, footprint, degrade, generated)
         return augmented(sample, rng) if self.options.augment else sample

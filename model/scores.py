@@ -1,5 +1,6 @@
 """Scores of painted tiles against the true maps: per tile, then as means and distances of sets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from c2gm.model.feature_metrics import (
     DinoFeatures,
     InceptionFeatures,
 )
+from c2gm.model.lpips import HOW_TO_INSTALL, AlexNetFeatures
 from c2gm.model.map_classes import CLASSES, ROAD_TOLERANCE_PX, Counts, class_counts
 from c2gm.model.metrics import (
     Gaussian,
@@ -53,6 +55,16 @@ METRICS: dict[str, dict[str, str]] = {
         "better": "higher",
         "of": f"share of painted road pixels with a true one within {ROAD_TOLERANCE_PX} px",
     },
+    "lpips": {
+        "unit": "",
+        "better": "lower",
+        "of": "mean over tiles of LPIPS 0.1 over AlexNet",
+    },
+    "fd_alexnet": {
+        "unit": "",
+        "better": "lower",
+        "of": "Frechet distance of AlexNet's last convolution, pooled: 256 features",
+    },
     "fid": {
         "unit": "",
         "better": "lower",
@@ -79,10 +91,23 @@ class Networks:
 
     inception: InceptionFeatures | None = None
     dino: DinoFeatures | None = None
+    alexnet: AlexNetFeatures | None = None
+
+    @property
+    def pooled(self) -> dict[str, Callable[[Pictures], Values]]:
+        """What gives features for a Frechet distance, by the distance's name in `METRICS`."""
+        found: dict[str, Callable[[Pictures], Values]] = {}
+        if self.alexnet is not None:
+            found["fd_alexnet"] = self.alexnet.features
+        if self.inception is not None:
+            found["fid"] = self.inception.features
+        return found
 
     def left_out(self) -> dict[str, str]:
         """What a report lacks without them, and which file would bring it."""
         missing = {}
+        if self.alexnet is None:
+            missing["lpips"] = missing["fd_alexnet"] = f"{HOW_TO_INSTALL}, or --lpips-weights FILE"
         if self.inception is None:
             missing["fid"] = f"--inception-weights FILE was not given; fetch {INCEPTION_SOURCE}"
         if self.dino is None:
@@ -103,12 +128,12 @@ class TrueMaps:
         return len(self.pictures)
 
     @cached_property
-    def features(self) -> Values | None:
-        """Inception features (n, 2048), computed once; None without the network."""
-        inception = self.networks.inception
-        if inception is None:
-            return None
-        return np.concatenate([inception.features(picture[None]) for picture in self.pictures])
+    def features(self) -> dict[str, Values]:
+        """Features (n, d) for every Frechet distance that is asked for, computed once."""
+        return {
+            name: np.concatenate([describe(picture[None]) for picture in self.pictures])
+            for name, describe in self.networks.pooled.items()
+        }
 
 
 class Scores:
@@ -119,9 +144,7 @@ class Scores:
         self._painted = np.zeros(len(truth), dtype=bool)
         self._values: dict[str, Values] = {}
         self._counts: dict[str, Counts] = {}
-        self._features: Values | None = None
-        if truth.features is not None:
-            self._features = np.full_like(truth.features, np.nan)
+        self._features = {name: np.full_like(x, np.nan) for name, x in truth.features.items()}
 
     def add(self, tiles: Indices, pictures: Pictures) -> None:
         """Score the pictures (len(tiles), 256, 256, 3) of some of the tiles."""
@@ -135,19 +158,22 @@ class Scores:
             perception = networks.dino.perception(pictures, truth)
             values["mfp_g"], values["mfp_s"] = perception.global_, perception.structure
             values["mfp"] = perception.combined
+        if networks.alexnet is not None:
+            values["lpips"] = networks.alexnet.distance(pictures, truth)
         for name, scores in values.items():
             self._values.setdefault(name, np.full(len(self._truth), np.nan))[tiles] = scores
         for name, counts in class_counts(pictures, truth, valid).items():
             self._counts.setdefault(name, np.zeros((len(self._truth), 2), np.int64))[tiles] = counts
-        if networks.inception is not None and self._features is not None:
-            self._features[tiles] = networks.inception.features(pictures)
+        for name, describe in networks.pooled.items():
+            self._features[name][tiles] = describe(pictures)
         self._painted[tiles] = True
 
     def of(self, tiles: Indices) -> dict[str, float | None]:
-        """Means over tiles, class scores and FID of their set; None where one was not painted.
+        """Means over tiles, class scores and Frechet distances of their set; None where one was not
+        painted.
 
-        FID is None for a single tile too, a class score where nobody shows the class. Values are
-        those of `METRICS`.
+        A distance is None for a single tile too, a class score where nobody shows the class. Values
+        are those of `METRICS`.
         """
         whole = len(tiles) > 0 and bool(self._painted[tiles].all())
         result: dict[str, float | None] = {
@@ -157,10 +183,10 @@ class Scores:
         for name, counts in self._counts.items():
             part, all_of_it = counts[tiles].sum(axis=0).tolist()
             result[name] = part / all_of_it if whole and all_of_it else None
-        if self._features is not None and self._truth.features is not None:
-            result["fid"] = None
+        for name, features in self._features.items():
+            result[name] = None
             if whole and len(tiles) > 1:
-                made = Gaussian.of_samples(self._features[tiles])
-                true = Gaussian.of_samples(self._truth.features[tiles])
-                result["fid"] = frechet_distance(made, true)
+                made = Gaussian.of_samples(features[tiles])
+                true = Gaussian.of_samples(self._truth.features[name][tiles])
+                result[name] = frechet_distance(made, true)
         return result

@@ -1,6 +1,6 @@
 """SGDM: the scale-guided diffusion model, its four parts put together (method, section 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -152,7 +152,8 @@ class SGDM(nn.Module):
         min_snr_gamma: float | None = None,
         draws: int = 1,
         noise_bias: float = 1.0,
-        probe: nn.Module | None = None,
+        probe: Callable[[Tensor, Tensor], Tensor] | None = None,
+        cell_weights: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
@@ -164,8 +165,9 @@ class SGDM(nn.Module):
         they share the pair's condition, which costs more than a denoising step.
         `noise_bias`: density of time steps is proportional to t^(noise_bias - 1): 1 is uniform, 3
         dwells where the imagery decides what is drawn.
-        `probe`: maps F_cond to a guess at the latents, whose mean square error is added. It reaches
-        the MFEncoder without noise and without the U-Net between; nothing of it is kept.
+        `probe`: a loss of F_cond and the latents, which is added. It reaches the MFEncoder without
+        noise and without the U-Net between; nothing of it is kept (class_probe.py).
+        `cell_weights` (b, 1, h, w): weights of latent cells in the mean.
         `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
         apart, are drawn unless given (validation).
         Raises ValueError for a batch with neither latents nor image.
@@ -175,7 +177,7 @@ class SGDM(nn.Module):
             timestep = self._draw_timesteps(latents, draws, noise_bias)
         states, pooled = self.text_encoder(batch.token_ids)
         f_cond, condition = self._condition(batch.imagery, batch.reference, batch.has_reference)
-        guess_error = None if probe is None else (probe(f_cond).float() - latents).square().mean()
+        extra = None if probe is None else probe(f_cond, latents)
         if draws > 1:
             latents, states, pooled = (_repeat(x, draws) for x in (latents, states, pooled))
             condition = Condition(*(_repeat(x, draws) for x in condition))
@@ -184,11 +186,14 @@ class SGDM(nn.Module):
         noised = self.add_noise(latents, noise, timestep)
         output = self.denoise(noised, timestep, states, pooled, condition).float()
         error = output - self.target(latents, noise, timestep)
-        per_sample = (error.square() if loss == "l2" else error.abs()).mean(dim=(1, 2, 3))
+        error = error.square() if loss == "l2" else error.abs()
+        if cell_weights is not None:
+            error = error * _repeat(cell_weights, draws)
+        per_sample = error.mean(dim=(1, 2, 3))
         if min_snr_gamma is not None:
             per_sample = per_sample * self._min_snr_weight(timestep, min_snr_gamma)
         total = per_sample.mean()
-        return total if guess_error is None else total + guess_error
+        return total if extra is None else total + extra
 
     def _draw_timesteps(self, latents: Tensor, draws: int, noise_bias: float = 1.0) -> Tensor:
         """int64 (b * draws), draw k of a pair within part k of `draws` equally likely ones."""

@@ -74,7 +74,8 @@ class TileSetSampler:
         tile = tiles[int(rng.integers(len(tiles)))]
         span = draw_span(_spans(self._tiles, tile, self.options.spans), self.options, rng)
         sample = read_sample(self._tiles, tile, span)
-        if self.options.degrade and sample.reference is not None and span is not None:
+        degraded = rng.random() < self.options.degraded_share
+        if degraded and sample.reference is not None and span is not None:
             sample.reference[:] = _degraded(sample.reference, span, rng)
         return augmented(sample, rng) if self.options.augment else sample
 

@@ -20,7 +20,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from c2gm.model.dataset import References
+from c2gm.model.mosaic import Kind
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
+from c2gm.runtime.levels import SPANS
 
 Batch = Mapping[str, Tensor]
 
@@ -40,6 +43,7 @@ class TrainOptions:
     preset: str = "nano"
     autoencoder: Path | None = None
     initial: Path | None = None
+    grow: bool = False
     steps: int = 10_000
     batch: int = 16
     learning_rate: float = 3e-4
@@ -49,8 +53,10 @@ class TrainOptions:
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
     no_reference_share: float = 0.2
-    references: Literal["true", "degraded", "generated"] = "true"
+    references: References = "true"
+    spans: tuple[int, ...] = SPANS
     level_weights: Mapping[int, float] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
     loss: Literal["l2", "l1"] = "l2"
     draws: int = 1
     noise_bias: float = 1.0
@@ -72,6 +78,15 @@ class TrainOptions:
             if choices and (value := getattr(self, name)) not in choices:
                 flag = name.replace("_", "-")
                 raise OptionError(f"--{flag} is {value!r}, choose from {', '.join(choices)}")
+        if self.grow and self.initial is None:
+            raise OptionError("--grow needs --initial: the weights of the smaller model")
+        if not self.spans or not set(self.spans) <= set(SPANS):
+            raise OptionError(f"--spans {self.spans}: choose from {', '.join(map(str, SPANS))}")
+        unknown = set(self.kinds) - set(get_args(Kind))
+        if unknown:
+            raise OptionError(
+                f"--kinds {', '.join(sorted(unknown))}: choose from real, painted, dubai"
+            )
         if self.noise_bias <= 0:
             raise OptionError(f"--noise-bias is {self.noise_bias}, need more than 0")
         if any(weight < 0 for weight in self.level_weights.values()):

@@ -10,7 +10,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from c2gm.model.autoencoder import LightAutoencoder, build_autoencoder, reconstruction_loss
-from c2gm.model.checkpoint import load_autoencoder, load_model, save_autoencoder, save_model
+from c2gm.model.checkpoint import (
+    grow_model,
+    load_autoencoder,
+    load_model,
+    save_autoencoder,
+    save_model,
+)
+from c2gm.model.class_probe import ClassProbe
 from c2gm.model.config import PRESETS
 from c2gm.model.dataset import MapPairs, collate
 from c2gm.model.evaluate import enlarged_reference
@@ -110,7 +117,7 @@ class AutoencoderStage:
 
 
 class SGDMModule(nn.Module):
-    """Wraps the SGDM so that `forward(batch)` is the loss; see `SGDM.training_loss` for `probe`."""
+    """Wraps the SGDM so that `forward(batch)` is the loss, with what class_probe.py adds to it."""
 
     token_ids: Tensor
 
@@ -118,8 +125,8 @@ class SGDMModule(nn.Module):
         super().__init__()
         self.model, self.options = model, options
         config = model.config
-        self.probe = nn.Conv2d(
-            config.condition.output_channels, config.autoencoder.latent_channels, 1
+        self.probe = ClassProbe(
+            config.condition.output_channels, config.autoencoder.latent_channels
         )
         ids = tokenize([scale_prompt(*key) for key in prompt_keys()])
         self.register_buffer("token_ids", ids, persistent=False)
@@ -135,13 +142,15 @@ class SGDMModule(nn.Module):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Eq. 19, plus the probe's error."""
+        """Eq. 19, cells weighted, plus the probe's error."""
+        classes = self.probe.read(batch["image"], batch["imagery"])
         return self.model.training_loss(
             self.training_batch(batch),
             loss=self.options.loss,
             draws=self.options.draws,
             noise_bias=self.options.noise_bias,
-            probe=self.probe,
+            probe=lambda f_cond, latents: self.probe.loss(f_cond, latents, classes),
+            cell_weights=self.probe.cell_weights(classes),
         )
 
 
@@ -151,7 +160,8 @@ class SGDMStage:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         if options.initial is not None:
-            model = load_model(options.initial, PRESETS[options.preset])
+            read = grow_model if options.grow else load_model
+            model = read(options.initial, PRESETS[options.preset])
         else:
             model = SGDM(PRESETS[options.preset])
             if options.autoencoder is None:

@@ -173,7 +173,7 @@ def test_map_is_background_where_imagery_is_invalid(town: Area) -> None:
 
 
 def test_batches_are_the_same_after_a_restart(dataset: Path) -> None:
-    sampler = TileSampler(dataset, seed=5, options=SamplerOptions(degrade=True))
+    sampler = TileSampler(dataset, seed=5, options=SamplerOptions(degraded_share=1.0))
     stream = iter(BatchStream(sampler, size=3))
     first = [next(stream) for _ in range(3)]
     again = next(iter(BatchStream(TileSampler(dataset, seed=5, options=sampler.options), 3, 2)))

@@ -72,6 +72,34 @@ def test_scores_do_not_depend_on_the_batch(dataset: Path) -> None:
     assert reports[0] == pytest.approx(reports[1], abs=1e-3)
 
 
+class LevelPainter:
+    """Paints every tile in a grey that names its level, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Sample] = []
+
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
+        self.given += samples
+        return np.stack([np.full((256, 256, 3), 10 * s.level, dtype=np.uint8) for s in samples])
+
+
+def test_a_cascade_draws_from_its_own_maps(dataset: Path) -> None:
+    painter = LevelPainter()
+    options = EvaluateOptions(dataset, 2, references="cascade", coarsest=12)
+    report = evaluate(painter, options, Networks(), lambda *_: None).report
+    assert set(report["conditions"]["cascade"]["all"]["levels"]) == {"12", "14"}
+    spans = {(sample.level, sample.span) for sample in painter.given}
+    assert spans == {(12, None), (14, 2)}
+    for sample in painter.given:
+        if sample.reference is not None:
+            seen = sample.reference[..., 3] > 0
+            assert (sample.reference[seen][:, :3] == 120).all(), "the map of level 12, as drawn"
+            assert not sample.reference[~seen][:, 3].any()
+    tiles = [(s.level, s.window.extent) for s in painter.given if s.level == 12]
+    chosen = 2 * report["conditions"]["cascade"]["all"]["levels"]["12"]["tiles"]
+    assert len(tiles) <= chosen, "a parent is drawn once for all its children"
+
+
 def test_command_writes_report_and_sheet(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +124,7 @@ def test_command_writes_report_and_sheet(
         (["--dino-weights", str(checkpoint)], WeightsError, "no DINO ViT-S or ViT-B"),
         (["--output", str(tmp_path / "no" / "r.json")], OutputError, "is not a folder"),
         (["--spans", "3"], OptionError, "choose from 2, 1"),
-        (["--references", "some"], OptionError, "choose from with, without, both"),
+        (["--references", "some"], OptionError, "choose from with, without, both, cascade"),
         (["--steps", "0"], OptionError, "must be 1 to 1000"),
     ]
     for extra, error, message in cases:

@@ -1,6 +1,8 @@
 """Scores agree with their definitions, written out slowly here."""
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from c2gm.model.feature_metrics import (
     dino_network,
     inception_network,
 )
+from c2gm.model.lpips import AlexNetFeatures
 from c2gm.model.metrics import (
     PSNR_CAP_DB,
     Gaussian,
@@ -160,3 +163,49 @@ def test_wrong_weights_are_one_line_that_names_what_to_fetch(
         ) as caught:
             loader(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def lpips_tables(seed: int) -> dict[str, Any]:
+    """Random weights in the layout of the package's file."""
+    rng = np.random.default_rng(seed)
+    shapes = [(11, 3, 64), (5, 64, 192), (3, 192, 384), (3, 384, 256), (3, 256, 256)]
+    net, tables = {}, dict[str, Any]()
+    for index, (side, inputs, outputs) in enumerate(shapes):
+        kernel = rng.normal(0, (side * side * inputs) ** -0.5, (side, side, inputs, outputs))
+        net[f"Conv_{index}"] = {
+            "kernel": kernel.astype(np.float32),
+            "bias": rng.normal(0, 0.1, outputs).astype(np.float32),
+        }
+        linear = rng.random((1, 1, outputs, 1)).astype(np.float32)
+        tables[f"NetLinLayer_{index}"] = {"Conv_0": {"kernel": linear}}
+    return {"AlexNet_0": net, **tables}
+
+
+def test_lpips_reads_the_packaged_layout(tmp_path: Path) -> None:
+    file = tmp_path / "alexnet.ckpt"
+    tables = lpips_tables(0)
+    file.write_bytes(pickle.dumps(tables, protocol=3))
+    network = AlexNetFeatures(file)
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    near = np.clip(picture.astype(int) + 4, 0, 255).astype(np.uint8)
+    far = np.ascontiguousarray(picture[:, ::-1])
+    distances = network.distance(np.concatenate([picture, near, far]), np.repeat(picture, 3, 0))
+    assert distances[0] == 0 and 0 < distances[1] < distances[2]
+    # The first layer by hand: one filter at one place, kernels being (row, column, in, out).
+    unit = (picture[0] / 127.5 - 1.0 - np.array([-0.030, -0.088, -0.188])) / np.array(
+        [0.458, 0.448, 0.450]
+    )
+    layer = tables["AlexNet_0"]["Conv_0"]
+    seen = unit[6:17, 10:21]  # row 2, column 3: 4 * (2, 3) - 2
+    expected = float((seen * layer["kernel"][..., 5]).sum() + layer["bias"][5])
+    assert network._describe(picture)[0][0, 5, 2, 3] == pytest.approx(max(0, expected), abs=1e-4)
+    assert network.features(picture).shape == (1, 256)
+
+
+@pytest.mark.parametrize("content", [b"", pickle.dumps(Path("x")), pickle.dumps({"AlexNet_0": 1})])
+def test_a_file_that_is_not_lpips_is_refused_and_never_run(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "alexnet.ckpt"
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="give weights/alexnet.ckpt of the Python package"):
+        AlexNetFeatures(file)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from blocks import GROUND, write_blocks
-from tiny import tiny_config
+from tiny import tiny_config, tiny_model
 
 from c2gm.model import train_stages
 from c2gm.model.cartography_style import PALETTE
-from c2gm.model.checkpoint import load_model, save_autoencoder
+from c2gm.model.checkpoint import grow_model, load_model, save_autoencoder, save_model
+from c2gm.model.class_probe import GROUPS, ClassProbe
 from c2gm.model.config import PRESETS
 from c2gm.model.dataset import BatchStream, SamplerOptions, TileSampler
 from c2gm.model.evaluate import enlarged_reference
@@ -166,12 +167,60 @@ def test_stage_two_reads_what_the_model_drew(options: TrainOptions, dataset: Pat
         file.unlink()
 
 
+def test_a_grown_model_draws_what_the_smaller_one_drew(tmp_path: Path) -> None:
+    small = tiny_model()
+    save_model(small, tmp_path / "small.safetensors")
+    config = tiny_config()
+    condition = replace(config.condition, imagery_blocks=(1, 2, 3))
+    grown = grow_model(tmp_path / "small.safetensors", replace(config, condition=condition))
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    arguments = picture, picture.flip(3), torch.tensor([0.0, 1.0])
+    for before, after in zip(small.condition(*arguments), grown.condition(*arguments), strict=True):
+        torch.testing.assert_close(before, after)
+    other = replace(config, condition=replace(config.condition, stem_channels=8))
+    with pytest.raises(WeightsError, match="other numbers for condition"):
+        grow_model(tmp_path / "small.safetensors", other)
+
+
+def test_probe_reads_classes_and_weighs_thin_things() -> None:
+    torch.manual_seed(0)
+    probe = ClassProbe(channels=8, latent_channels=4)
+    colours = np.array([PALETTE[n] for n in ("wood", "street", "background", "water")], np.uint8)
+    quarters = colours.reshape(2, 2, 3).repeat(16, axis=0).repeat(16, axis=1)
+    image = torch.from_numpy(quarters).permute(2, 0, 1)[None] / 127.5 - 1.0
+    imagery = torch.ones_like(image)
+    imagery[..., 16:, 16:] = 0.0
+    classes = probe.read(image, imagery)
+    names = list(GROUPS)
+    expected = torch.tensor([[names.index("wood"), names.index("road")], [0, -100]])
+    assert torch.equal(classes, expected.repeat_interleave(8, 0).repeat_interleave(8, 1)[None])
+    weights = probe.cell_weights(classes)
+    assert weights.shape == (1, 1, 4, 4) and weights.mean().item() == pytest.approx(1.0)
+    assert (weights[0, 0, :2, 2:] / weights[0, 0, 0, 0]).unique().tolist() == pytest.approx([4.0])
+    # Two 1 x 1 convolutions learn what stands in the features, at every second pixel.
+    features = torch.zeros(1, 8, 4, 4)
+    features[:, :4] = (
+        torch.eye(4).reshape(1, 4, 2, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    )
+    optimizer = torch.optim.Adam(probe.parameters(), lr=0.05)
+    for _ in range(200):
+        loss = probe.loss(features, features[:, :4], classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+    unseen = torch.full_like(classes, -100)
+    assert torch.isfinite(probe.loss(features, features[:, :4], unseen))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"loss": "huber"}, "--loss is 'huber', choose from l2, l1"),
         ({"mixed_precision": "fp8"}, "choose from no, bf16, fp16"),
-        ({"references": "own"}, "choose from true, degraded, generated"),
+        ({"references": "own"}, "choose from true, degraded, generated, mixed"),
+        ({"spans": (3,)}, "choose from 2, 1"),
+        ({"grow": True}, "needs --initial"),
         ({"draws": 0}, "--draws is 0"),
         ({"noise_bias": 0.0}, "--noise-bias"),
         ({"level_weights": {14: -1.0}}, "must not be negative"),

@@ -1,0 +1,51 @@
+"""Quality against the number of DDIM steps: the same tiles, painted with 4 to 50.
+
+python -m c2gm.benchmarks.few_steps --dataset runs/dataset --output few_steps.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from c2gm.model.checkpoint import load_model
+from c2gm.model.config import SHIPPED_WEIGHTS
+from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
+from c2gm.model.lpips import AlexNetFeatures, packaged_weights
+from c2gm.model.painter import SGDMPainter
+from c2gm.model.scores import Networks
+
+STEPS = (4, 6, 8, 10, 20, 50)
+SHOWN = ("psnr_y", "ssim_y", "lpips", "fd_alexnet", "iou_built_up", "iou_building", "iou_road")
+
+
+def main() -> None:
+    """Parse, paint, print a table of the detailed tiles."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--per-level", type=int, default=8)
+    parser.add_argument("--references", default="both", choices=sorted(CONDITIONS))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    model = load_model(options.checkpoint)
+    weights = packaged_weights()
+    networks = Networks(alexnet=None if weights is None else AlexNetFeatures(weights))
+    chosen = EvaluateOptions(options.dataset, options.per_level, options.references)
+    reports: dict[int, Any] = {}
+    for steps in options.steps:
+        painter = SGDMPainter(model, steps, seed=0)
+        reports[steps] = evaluate(painter, chosen, networks, lambda *_: None).report
+        for condition, content in reports[steps]["conditions"].items():
+            row = content["detailed"]["overall"]["model"]
+            cells = [f"{name} {row[name]:.4f}" for name in SHOWN if row.get(name) is not None]
+            print(f"{steps:3d} steps  {condition:18s}  " + "  ".join(cells), flush=True)
+    if options.output is not None:
+        options.output.write_text(json.dumps(reports, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

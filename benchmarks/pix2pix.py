@@ -1,0 +1,221 @@
+"""A strong plain peer: a U-Net that paints the map at once, trained as pix2pix is.
+
+Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks": L1 and a
+conditional PatchGAN (non-saturating). It sees the same training batches, through the same loop, as
+the SGDM: imagery, reference where there is one, level. Its generator is a residual U-Net of about
+the SGDM's cost a training sample, so that the same time is about as many samples.
+
+python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/pix2pix --steps 8000
+python -m c2gm.benchmarks.pix2pix evaluate --dataset runs/dataset --run runs/pix2pix
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from c2gm.model.dataset import MapPairs, Sample, collate
+from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
+from c2gm.model.lpips import AlexNetFeatures, packaged_weights
+from c2gm.model.metrics import Pictures, psnr_y
+from c2gm.model.sampling import to_pictures
+from c2gm.model.scores import Networks
+from c2gm.model.train import Batch, Trainer, TrainOptions
+from c2gm.runtime.levels import LEVELS, SPANS
+
+CHANNELS = (16, 48, 96, 160, 256)
+"""Of the generator's scales, from the full side to a sixteenth of it."""
+
+PICTURE_WEIGHT = 100.0
+"""Weight of the L1 term beside the adversarial one, as in the paper."""
+
+_INPUTS = 3 + 3 + 1 + len(LEVELS)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+    )
+
+
+class Generator(nn.Module):
+    """U-Net with skip connections; two convolutions a scale each way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(_INPUTS, CHANNELS[0], 3, padding=1), nn.SiLU())
+        self.down = nn.ModuleList(_block(a, b, 2) for a, b in pairwise(CHANNELS))
+        self.middle = _block(CHANNELS[-1], CHANNELS[-1])
+        self.widen = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(CHANNELS))
+        self.up = nn.ModuleList(_block(2 * a, a) for a, _ in pairwise(CHANNELS))
+        self.output = nn.Conv2d(CHANNELS[0], 3, 3, padding=1)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Condition (b, _INPUTS, H, H) -> map (b, 3, H, H) in [-1, 1]."""
+        skips = [self.stem(condition)]
+        for down in self.down:
+            skips.append(down(skips[-1]))
+        x = skips.pop()
+        x = x + self.middle(x)
+        for up, widen in zip(reversed(self.up), reversed(self.widen), strict=True):
+            x = functional.interpolate(widen(x), scale_factor=2.0, mode="nearest")
+            x = up(torch.cat([x, skips.pop()], dim=1))
+        picture: Tensor = torch.tanh(self.output(x))
+        return picture
+
+
+class Discriminator(nn.Module):
+    """PatchGAN over condition and map: one verdict for every 8 px, each seeing 46 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (_INPUTS + 3, 32, 64, 128)
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [nn.Conv2d(a, b, 4, 2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+
+    def forward(self, condition: Tensor, picture: Tensor) -> Tensor:
+        """-> logits (b, 1, h, h), positive for "true"."""
+        verdict: Tensor = self.layers(torch.cat([condition, picture], dim=1))
+        return verdict
+
+
+def conditions(batch: Batch) -> Tensor:
+    """Imagery, reference, whether there is one, and the level as one of nine."""
+    imagery, given = batch["imagery"], batch["has_reference"][:, None, None, None]
+    plane = torch.ones_like(imagery[:, :1])
+    level = functional.one_hot(batch["level"] - min(LEVELS), len(LEVELS)).to(imagery.dtype)
+    levels = level[:, :, None, None] * plane
+    return torch.cat([imagery, batch["reference"] * given, given * plane, levels], dim=1)
+
+
+class Pix2PixModule(nn.Module):
+    """Generator and discriminator under one optimiser: each term reaches only the one it is for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = Generator(), Discriminator()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The sum of both players' losses."""
+        condition, truth = conditions(batch), batch["image"]
+        picture = self.generator(condition)
+        fixed = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        judged = torch.func.functional_call(self.discriminator, fixed, (condition, picture))
+        fooled = functional.softplus(-judged).mean()
+        found = functional.softplus(self.discriminator(condition, picture.detach())).mean()
+        missed = functional.softplus(-self.discriminator(condition, truth)).mean()
+        # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
+        return PICTURE_WEIGHT * (picture - truth).abs().mean() + fooled + 0.5 * (found + missed)
+
+
+class Pix2PixPainter:
+    """Paints with the generator; see `c2gm.model.painter.Painter`."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator.eval()
+
+    @torch.inference_mode()
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
+        """One picture (256, 256, 3) a sample."""
+        pictures: Pictures = to_pictures(self._generator(conditions(collate(samples)))).numpy()
+        return pictures
+
+
+class Pix2PixStage:
+    """The peer as a stage of the training loop."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.pairs = MapPairs(options.dataset, options)
+        self.module: nn.Module = Pix2PixModule()
+
+    def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
+        """See `train.Stage.batches`."""
+        return self.pairs.batches(start_step, rank, ranks)
+
+    def finish(self, module: nn.Module, batches: Iterator[Batch]) -> None:
+        """Nothing to add."""
+
+    def validate(self, module: nn.Module, sheet: Path) -> dict[str, float]:
+        """PSNR-Y of detailed validation tiles from true references."""
+        samples = [s for s in self.pairs.validation(32) if s.imagery[..., 3].any()]
+        painter = Pix2PixPainter(cast(Pix2PixModule, module).generator)
+        output = np.concatenate([painter.paint([sample]) for sample in samples])
+        truth = np.stack([sample.target for sample in samples])
+        valid = np.stack([sample.imagery[..., 3] > 0 for sample in samples])
+        return {"psnr_y": float(psnr_y(output, truth, valid).mean())}
+
+    def save_weights(self, module: nn.Module, path: Path) -> None:
+        """The generator alone."""
+        state = cast(Pix2PixModule, module).generator.state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+def main() -> None:
+    """Parse; train, or score what was trained."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("train", "evaluate"))
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--references", default="mixed")
+    parser.add_argument("--no-reference-share", type=float, default=0.5)
+    parser.add_argument("--mixed-precision", default="bf16", choices=("no", "bf16"))
+    parser.add_argument("--per-level", type=int, default=16)
+    parser.add_argument("--conditions", default="both", choices=sorted(CONDITIONS))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if options.action == "train":
+        torch.manual_seed(0)
+        chosen = TrainOptions(
+            # The loop's name for what reads pairs of imagery and map; the checkpoint says so too.
+            stage="sgdm",
+            dataset=options.dataset,
+            run=options.run,
+            steps=options.steps,
+            batch=options.batch,
+            learning_rate=options.learning_rate,
+            decay_share=0.4,
+            references=options.references,
+            no_reference_share=options.no_reference_share,
+            mixed_precision=options.mixed_precision,
+        )
+        print(f"weights: {Trainer(Pix2PixStage(chosen), chosen).run()}")
+        return
+    generator = Generator()
+    generator.load_state_dict(load_file(options.run / "sgdm.safetensors"))
+    weights = packaged_weights()
+    networks = Networks(alexnet=None if weights is None else AlexNetFeatures(weights))
+    report = evaluate(
+        Pix2PixPainter(generator),
+        EvaluateOptions(options.dataset, options.per_level, options.conditions, SPANS),
+        networks,
+        lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
+    ).report
+    text = json.dumps({"model": {"name": "pix2pix"}, **report}, indent=1)
+    if options.output is not None:
+        options.output.write_text(text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What training alone adds so that thin and rare things count: classes of the true map.
+
+Roads are white on off-white and buildings are small: in the latents' mean square error they hardly
+weigh, and a model trained on that alone drew forest and water from imagery but no street, however
+plain. So F_cond must also say the class of every second pixel, and latent cells that show a road,
+a path, a railway or a building weigh more in eq. 19. Nothing of it is kept after training.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from c2gm.model.cartography_style import PALETTE
+from c2gm.runtime.bundle import LATENT_FACTOR
+
+STRIDE = 2
+"""Classes are read at every second pixel: the thinnest road is two pixels wide."""
+
+GROUPS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "background": (1.0, ("background",)),
+    "wood": (1.0, ("wood",)),
+    "water": (2.0, ("water",)),
+    "built-up": (2.0, ("residential", "commercial", "industrial", "institution", "railway")),
+    "building": (4.0, ("building", "building_edge", "block")),
+    "road": (
+        4.0,
+        tuple(
+            road + part
+            for road in ("street", "secondary", "primary", "motorway")
+            for part in ("", "_edge")
+        ),
+    ),
+    "path": (3.0, ("track", "path")),
+    "rail": (4.0, ("rail",)),
+    "green": (1.5, ("grass", "park", "cemetery", "wetland", "pitch")),
+    "farmland": (1.5, ("farmland",)),
+    "bare": (2.0, ("sand", "rock", "ice")),
+}
+"""Classes with their weight in the cross-entropy, and the PALETTE colours that each is drawn in."""
+
+THIN = ("building", "road", "path", "rail")
+"""Classes whose latent cells weigh more."""
+
+THIN_WEIGHT = 3.0
+"""What a cell full of thin things weighs beyond the 1 of an empty one."""
+
+_CELL = LATENT_FACTOR // STRIDE
+_IGNORED = -100
+
+
+class ClassProbe(nn.Module):
+    """Linear guesses of the latents and of the classes from F_cond."""
+
+    colours: Tensor
+    group_of: Tensor
+    weights: Tensor
+    thin: Tensor
+
+    def __init__(self, channels: int, latent_channels: int) -> None:
+        super().__init__()
+        self.latents = nn.Conv2d(channels, latent_channels, 1)
+        self.classes = nn.Conv2d(channels, len(GROUPS) * _CELL**2, 1)
+        names = list(GROUPS)
+        group_of = {
+            colour: names.index(n) for n, (_, members) in GROUPS.items() for colour in members
+        }
+        colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32) / 127.5 - 1.0
+        self.register_buffer("colours", colours, persistent=False)
+        self.register_buffer(
+            "group_of", torch.tensor([group_of[name] for name in PALETTE]), persistent=False
+        )
+        self.register_buffer(
+            "weights", torch.tensor([weight for weight, _ in GROUPS.values()]), persistent=False
+        )
+        self.register_buffer(
+            "thin", torch.tensor([float(name in THIN) for name in names]), persistent=False
+        )
+
+    @torch.no_grad()
+    def read(self, image: Tensor, imagery: Tensor) -> Tensor:
+        """Classes int64 (b, H/2, H/2) of a true map (b, 3, H, H), by the nearest palette colour.
+
+        Pixels without imagery, which is 0 there, are left out of the loss.
+        """
+        seen = image[:, :, ::STRIDE, ::STRIDE].movedim(1, -1)
+        distance = self.colours.square().sum(dim=1) - 2.0 * (seen @ self.colours.T)
+        classes = self.group_of[distance.argmin(dim=-1)]
+        invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
+        return classes.masked_fill(invalid, _IGNORED)
+
+    @torch.no_grad()
+    def cell_weights(self, classes: Tensor) -> Tensor:
+        """Weights (b, 1, H/8, H/8) of latent cells in eq. 19, of mean one over the batch."""
+        thin = self.thin[classes.clamp(min=0)] * (classes >= 0)
+        share = functional.avg_pool2d(thin[:, None], _CELL)
+        weights = 1.0 + THIN_WEIGHT * (3.0 * share).clamp(max=1.0)
+        return weights / weights.mean()
+
+    def loss(self, f_cond: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
+        """Mean square error of the latents' guess plus weighted cross-entropy of the classes'."""
+        guess_error = (self.latents(f_cond).float() - latents).square().mean()
+        logits = functional.pixel_shuffle(self.classes(f_cond).float(), _CELL)
+        if not bool((classes != _IGNORED).any()):
+            return guess_error
+        entropy = functional.cross_entropy(
+            logits, classes, weight=self.weights, ignore_index=_IGNORED
+        )
+        return cast(Tensor, guess_error + entropy)
