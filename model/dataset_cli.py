@@ -1,6 +1,5 @@
 """`c2gm-dataset`: builds training data."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from rich.console import Console
 
 from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.model.cscmg import write_cscmg
-from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, open_areas
-from c2gm.model.mosaic_build import AreaBuilder, class_shares
+from c2gm.model.manifest import write_manifest
+from c2gm.model.mosaic import GROUND_LEVEL, Extent
+from c2gm.model.mosaic_build import AreaBuilder
 from c2gm.model.real_pairs import geotiff_area
 from c2gm.model.sources import SOURCES, plans
 from c2gm.runtime.errors import OptionError
@@ -168,20 +168,5 @@ def cscmg(
 
 
 def _write_manifest(output: Path) -> None:
-    areas = open_areas(output)
-    manifest = {area.name: _facts(area) for area in areas}
-    (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    _console.print(f"{len(areas)} areas in {output}, described in manifest.json")
-
-
-def _facts(area: Area) -> dict[str, object]:
-    levels = {}
-    for level, extent in area.levels.items():
-        valid = float(area.cells(level).valid.sum()) * 32 * 32
-        levels[level] = {
-            "tiles": round(valid / 65536, 2),
-            "pixels": [extent.width, extent.height],
-            "class_shares": class_shares(area, level),
-        }
-    facts = {"kind": area.kind, "credit": area.credit, "licence": area.licence}
-    return {**facts, "targets": list(area.targets), "levels": levels}
+    count = write_manifest(output)
+    _console.print(f"{count} areas in {output}, described in manifest.json")

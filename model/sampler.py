@@ -83,7 +83,7 @@ class _Pool:
     def __init__(self, area: Area, level: int, split: Split) -> None:
         self.area, self.level = area, level
         cells = area.cells(level)
-        held_out = _held_out_share(area, level, cells.valid.shape)
+        held_out = held_out_share(area, level, cells.valid.shape)
         usable = cells.valid * (held_out if split == "validation" else 1.0 - held_out)
         self.pixels = float(usable.sum()) * CELL * CELL
         usable = usable * (1.0 - 0.9 * np.minimum(1.0, 1.5 * cells.doubtful))
@@ -190,7 +190,7 @@ def _keep_inside(start: int, side: int, low: int, size: int) -> int:
     return start if size < side else min(max(start, low), low + size - side)
 
 
-def _held_out_share(area: Area, level: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def held_out_share(area: Area, level: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Share of each cell that is validation ground, float32 (rows, columns)."""
     extent = area.levels[level]
     share = np.zeros(shape, dtype=np.float32)

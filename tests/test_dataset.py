@@ -1,5 +1,6 @@
 """Training data: areas, the split by ground, sampling, tile folders."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from c2gm.model.dataset import (
 )
 from c2gm.model.dataset_cli import app
 from c2gm.model.dubai import dubai
-from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area, unit
+from c2gm.model.manifest import write_manifest
+from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area, open_areas, unit
 from c2gm.model.mosaic_build import AreaBuilder, halve
 from c2gm.model.real_pairs import without_blanks
 from c2gm.model.xyz import XYZTiles
@@ -205,6 +207,20 @@ def test_batch_hides_invalid_pixels_and_absent_references(dataset: Path) -> None
         assert sample.span is not None or not batch["reference"][row].any()
     assert {float(x) for x in batch["has_reference"]} == {0.0, 1.0}
     assert batch["imagery"].abs().max() <= 1 and batch["imagery"].dtype == torch.float32
+
+
+def test_manifest_counts_tiles_and_classes(dataset: Path, town: Area) -> None:
+    assert write_manifest(dataset) == len(open_areas(dataset))
+    content = json.loads((dataset / "manifest.json").read_text())
+    level = max(town.targets)
+    facts = content["areas"][town.name]["levels"][str(level)]
+    valid = town.imagery(level)[..., 3] > 0
+    held_out = town.ground(level)
+    for name, part in (("training", valid & ~held_out), ("validation", valid & held_out)):
+        # The index looks at every n-th pixel of a cell only.
+        assert facts[f"{name}_tiles"] == pytest.approx(part.sum() / 65536, rel=0.02, abs=0.02)
+    shares = content["levels"][str(level)]["class_shares"]
+    assert 0.9 < sum(shares.values()) <= 1.0 and shares["background"] > 0
 
 
 def test_cscmg_round_trip(dataset: Path, town: Area, tmp_path: Path) -> None:
