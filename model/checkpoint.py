@@ -55,24 +55,6 @@ def load_model(path: Path, config: ModelConfig | None = None) -> SGDM:
     return model.eval()
 
 
-def grow_model(path: Path, config: ModelConfig) -> SGDM:
-    """A model of `config` from weights of one with fewer residual blocks in its imagery branch.
-
-    The new blocks are identities, so the model draws what the smaller one drew.
-    Raises WeightsError as `load_model` does, and if anything but such blocks is new.
-    """
-    metadata, state = _read(path, MODEL)
-    written = json.loads(metadata["config"])
-    written["condition"]["imagery_blocks"] = config.condition.imagery_blocks
-    _same_configuration(path, json.dumps(written), asdict(config))
-    model = SGDM(config)
-    for name, tensor in model.state_dict().items():
-        if name.startswith("mf_encoder.imagery_scales."):
-            state.setdefault(name, tensor)
-    _load(model, state, path)
-    return model.eval()
-
-
 def load_autoencoder(autoencoder: KLAutoencoder | LightAutoencoder, path: Path) -> None:
     """Fill an autoencoder from a file of `save_autoencoder`; raises WeightsError alike."""
     _, state = _read(path, AUTOENCODER)

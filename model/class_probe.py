@@ -46,6 +46,7 @@ THIN = ("building", "road", "path", "rail")
 THIN_WEIGHT = 3.0
 """What a cell full of thin things weighs beyond the 1 of an empty one."""
 
+_SHADES = 64  # per channel of the table that reads classes; palette colours are 12 of 256 apart
 _CELL = LATENT_FACTOR // STRIDE
 _IGNORED = -100
 
@@ -53,8 +54,7 @@ _IGNORED = -100
 class ClassProbe(nn.Module):
     """Linear guesses of the latents and of the classes from F_cond."""
 
-    colours: Tensor
-    group_of: Tensor
+    table: Tensor
     weights: Tensor
     thin: Tensor
 
@@ -66,10 +66,8 @@ class ClassProbe(nn.Module):
         group_of = {
             colour: names.index(n) for n, (_, members) in GROUPS.items() for colour in members
         }
-        colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32) / 127.5 - 1.0
-        self.register_buffer("colours", colours, persistent=False)
         self.register_buffer(
-            "group_of", torch.tensor([group_of[name] for name in PALETTE]), persistent=False
+            "table", _table(torch.tensor([group_of[name] for name in PALETTE])), persistent=False
         )
         self.register_buffer(
             "weights", torch.tensor([weight for weight, _ in GROUPS.values()]), persistent=False
@@ -84,9 +82,9 @@ class ClassProbe(nn.Module):
 
         Pixels without imagery, which is 0 there, are left out of the loss.
         """
-        seen = image[:, :, ::STRIDE, ::STRIDE].movedim(1, -1)
-        distance = self.colours.square().sum(dim=1) - 2.0 * (seen @ self.colours.T)
-        classes = self.group_of[distance.argmin(dim=-1)]
+        seen = image[:, :, ::STRIDE, ::STRIDE]
+        shade = ((seen + 1.0) * (_SHADES / 2)).long().clamp(0, _SHADES - 1)
+        classes = self.table[(shade[:, 0] * _SHADES + shade[:, 1]) * _SHADES + shade[:, 2]]
         invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
         return classes.masked_fill(invalid, _IGNORED)
 
@@ -108,3 +106,12 @@ class ClassProbe(nn.Module):
             logits, classes, weight=self.weights, ignore_index=_IGNORED
         )
         return cast(Tensor, guess_error + entropy)
+
+
+def _table(group_of: Tensor) -> Tensor:
+    """The class of every colour of _SHADES^3, red first: that of the nearest palette colour."""
+    colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32)
+    middle = (torch.arange(_SHADES) + 0.5) * (256 / _SHADES)
+    grid = torch.cartesian_prod(middle, middle, middle)
+    distance = colours.square().sum(dim=1) - 2.0 * (grid @ colours.T)
+    return group_of[distance.argmin(dim=1)]

@@ -103,11 +103,12 @@ def train_sgdm(
         Path | None, typer.Option(help="Trained autoencoder (.safetensors).")
     ] = None,
     initial: Initial = None,
-    grow: Annotated[
+    encoder_only: Annotated[
         bool,
         typer.Option(
-            "--grow",
-            help="--initial is of a model with fewer residual blocks: new ones start as identity.",
+            "--encoder-only",
+            help="Teach the MFEncoder alone to read imagery: classes and latents, no U-Net. "
+            "Sees three times as many windows in the same time; for the beginning.",
         ),
     ] = False,
     references: Annotated[

@@ -39,15 +39,13 @@ class AutoencoderConfig:
 class ConditionConfig:
     """MFEncoder and SFAdapter (method, section 3) and E_lr of eq. 8.
 
-    `channels`: of the three scales; `imagery_blocks`: residual blocks of the imagery branch per
-    scale (the figure has one each); `spade_hidden`: width of Conv_share per scale;
+    `channels`: of the three scales; `spade_hidden`: width of Conv_share per scale;
     `reference_latent_channels`: output of f_up(E_lr(.)), 0 switches eq. 8 off.
     The SFAdapter's channels are the U-Net's first three.
     """
 
     stem_channels: int
     channels: tuple[int, int, int]
-    imagery_blocks: tuple[int, int, int]
     spade_hidden: tuple[int, int, int]
     output_channels: int
     reference_latent_channels: int
@@ -94,7 +92,6 @@ FULL = ModelConfig(
     condition=ConditionConfig(
         stem_channels=64,
         channels=(64, 128, 256),
-        imagery_blocks=(1, 1, 1),
         spade_hidden=(128, 128, 128),
         output_channels=384,
         reference_latent_channels=4,
@@ -126,7 +123,6 @@ NANO = ModelConfig(
     condition=ConditionConfig(
         stem_channels=8,
         channels=(16, 48, 96),
-        imagery_blocks=(1, 2, 3),
         spade_hidden=(16, 32, 64),
         output_channels=96,
         reference_latent_channels=8,

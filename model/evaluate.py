@@ -14,7 +14,7 @@ from c2gm.model.cascade_painter import CascadePainter
 from c2gm.model.dataset import DETAIL_STD, Sample, validation_samples
 from c2gm.model.metrics import SSIM_RADIUS, Pictures
 from c2gm.model.painter import Painter
-from c2gm.model.scores import FEWEST_FOR_FID, METRICS, Indices, Networks, Scores, TrueMaps
+from c2gm.model.scores import FEWEST_TILES, METRICS, Indices, Networks, Scores, TrueMaps
 from c2gm.runtime.errors import DataError, OptionError
 from c2gm.runtime.levels import LEVELS, SPANS
 
@@ -151,11 +151,12 @@ def evaluate(
         for subset, members in sets.items():
             chosen_tiles = np.intersect1d(members, painted)
             conditions[name][subset] = _tables(samples, chosen_tiles, scores, baseline)
-    if networks.inception is not None and len(samples) < FEWEST_FOR_FID:
-        warnings.append(
-            f"FID over {len(samples)} tiles or fewer, below {FEWEST_FOR_FID}: compare it only "
-            "between runs over the same tiles, not with published figures"
-        )
+    for name in networks.pooled:
+        if len(samples) < FEWEST_TILES[name]:
+            warnings.append(
+                f"{name} over {len(samples)} tiles or fewer, below {FEWEST_TILES[name]}: compare "
+                "it only between runs over the same tiles, not with published figures"
+            )
     report = {
         "areas": {sample.window.area.name: sample.window.area.kind for sample in samples},
         "tiles": len(samples),

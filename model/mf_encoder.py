@@ -73,8 +73,7 @@ class MFEncoder(nn.Module):
         self.imagery_stem = _convolution(3, config.stem_channels)
         self.reference_stem = _convolution(3, config.stem_channels)
         self.imagery_scales = nn.ModuleList(
-            nn.Sequential(_convolution(a, b, stride=2), *(ResidualBlock(b) for _ in range(count)))
-            for (a, b), count in zip(steps, config.imagery_blocks, strict=True)
+            nn.Sequential(_convolution(a, b, stride=2), ResidualBlock(b)) for a, b in steps
         )
         self.reference_scales = nn.ModuleList(_convolution(a, b, stride=2) for a, b in steps)
         self.fusions = nn.ModuleList(

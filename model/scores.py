@@ -27,8 +27,8 @@ from c2gm.model.metrics import (
 
 Indices = NDArray[np.int64]
 
-FEWEST_FOR_FID = 2048
-"""Below as many samples as features the covariance is singular and FID biased upwards."""
+FEWEST_TILES = {"fd_alexnet": 256, "fid": 2048}
+"""Below as many samples as features the covariance is singular and the distance biased upwards."""
 
 METRICS: dict[str, dict[str, str]] = {
     "psnr_y": {

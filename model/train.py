@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Literal, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -43,7 +43,6 @@ class TrainOptions:
     preset: str = "nano"
     autoencoder: Path | None = None
     initial: Path | None = None
-    grow: bool = False
     steps: int = 10_000
     batch: int = 16
     learning_rate: float = 3e-4
@@ -63,6 +62,7 @@ class TrainOptions:
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
     freeze_encoder: bool = False
+    encoder_only: bool = False
     workers: int = 1
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 20.0
@@ -78,8 +78,6 @@ class TrainOptions:
             if choices and (value := getattr(self, name)) not in choices:
                 flag = name.replace("_", "-")
                 raise OptionError(f"--{flag} is {value!r}, choose from {', '.join(choices)}")
-        if self.grow and self.initial is None:
-            raise OptionError("--grow needs --initial: the weights of the smaller model")
         if not self.spans or not set(self.spans) <= set(SPANS):
             raise OptionError(f"--spans {self.spans}: choose from {', '.join(map(str, SPANS))}")
         unknown = set(self.kinds) - set(get_args(Kind))
@@ -126,18 +124,34 @@ def learning_rate_factor(step: int, options: TrainOptions) -> float:
     return warm * max(0.0, min(1.0, left))
 
 
-def _averaging(decay: float) -> Any:
-    """EMA whose decay rises with the number of updates, so that early averages are not stale."""
+class _Average:
+    """EMA of what is trained, and of buffers, into `AveragedModel`'s copy.
 
-    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
-        n = float(count)
-        mean = averaged.lerp(current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+    The decay rises with the number of updates, so that early averages are not stale. Frozen
+    parameters are the same in both and cost nothing.
+    """
+
+    def __init__(self, average: AveragedModel, module: nn.Module, decay: float) -> None:
+        self._average, self._decay = average, decay
+        copies = [*average.module.parameters(), *average.module.buffers()]
+        currents = [*module.parameters(), *module.buffers()]
+        frozen = {id(p) for p in module.parameters() if not p.requires_grad}
+        pairs = [(a, b) for a, b in zip(copies, currents, strict=True) if id(b) not in frozen]
         # An attention mask is a buffer too, and the mean of two infinities is not a number.
-        return mean.where(current.isfinite(), current)
+        smooth = [(a, b) for a, b in pairs if b.is_floating_point() and bool(b.isfinite().all())]
+        self._copies, self._currents = [a for a, _ in smooth], [b for _, b in smooth]
+        taken = {id(b) for b in self._currents}
+        self._others = [(a, b) for a, b in pairs if id(b) not in taken]
 
-    return average
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the module's present values into the average."""
+        n = float(self._average.n_averaged)
+        weight = 1.0 - min(self._decay, (1.0 + n) / (10.0 + n)) if n else 1.0
+        torch._foreach_lerp_(self._copies, self._currents, weight)
+        for copy, current in self._others:
+            copy.copy_(current)
+        self._average.n_averaged += 1
 
 
 class Trainer:
@@ -158,9 +172,7 @@ class Trainer:
             fused=True,
         )
         stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(
-            stage.module, avg_fn=_averaging(options.ema_decay), use_buffers=True
-        ).to(self.accelerator.device)
+        self.average = AveragedModel(stage.module, use_buffers=True).to(self.accelerator.device)
         self.average.requires_grad_(False).eval()
         self.model, self.optimizer = self.accelerator.prepare(stage.module, optimizer)
         self.step = 0
@@ -258,7 +270,7 @@ class Trainer:
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self._raw())
+        self._averaging.update()
         self.step += 1
         return float(loss.detach())
 
@@ -273,6 +285,7 @@ class Trainer:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
         (options.run / "options.json").write_text(json.dumps(settings, indent=1) + "\n")
         self.model.train()
+        self._averaging = _Average(self.average, self._raw(), options.ema_decay)
         self.forward = torch.compile(self.model) if options.compile else self.model
         batches = self.stage.batches(
             self.step, self.accelerator.process_index, self.accelerator.num_processes

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from c2gm.model.autoencoder import LightAutoencoder, build_autoencoder, reconstruction_loss
 from c2gm.model.checkpoint import (
-    grow_model,
     load_autoencoder,
     load_model,
     save_autoencoder,
@@ -128,6 +127,9 @@ class SGDMModule(nn.Module):
         self.probe = ClassProbe(
             config.condition.output_channels, config.autoencoder.latent_channels
         )
+        if options.encoder_only:
+            model.requires_grad_(False)
+            model.mf_encoder.requires_grad_(True)
         ids = tokenize([scale_prompt(*key) for key in prompt_keys()])
         self.register_buffer("token_ids", ids, persistent=False)
 
@@ -142,8 +144,14 @@ class SGDMModule(nn.Module):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Eq. 19, cells weighted, plus the probe's error."""
+        """Eq. 19, cells weighted, plus the probe's error; with `encoder_only` the latter alone."""
         classes = self.probe.read(batch["image"], batch["imagery"])
+        if self.options.encoder_only:
+            given = batch["has_reference"][:, None, None, None]
+            f_cond = self.model.mf_encoder(batch["imagery"], batch["reference"] * given)
+            with torch.no_grad():
+                latents = self.model.autoencoder.encode(batch["image"])
+            return self.probe.loss(f_cond, latents, classes)
         return self.model.training_loss(
             self.training_batch(batch),
             loss=self.options.loss,
@@ -160,8 +168,7 @@ class SGDMStage:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         if options.initial is not None:
-            read = grow_model if options.grow else load_model
-            model = read(options.initial, PRESETS[options.preset])
+            model = load_model(options.initial, PRESETS[options.preset])
         else:
             model = SGDM(PRESETS[options.preset])
             if options.autoencoder is None:

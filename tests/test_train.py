@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from blocks import GROUND, write_blocks
-from tiny import tiny_config, tiny_model
+from tiny import tiny_config
 
 from c2gm.model import train_stages
 from c2gm.model.cartography_style import PALETTE
-from c2gm.model.checkpoint import grow_model, load_model, save_autoencoder, save_model
+from c2gm.model.checkpoint import load_model, save_autoencoder
 from c2gm.model.class_probe import GROUPS, ClassProbe
 from c2gm.model.config import PRESETS
 from c2gm.model.dataset import BatchStream, SamplerOptions, TileSampler
@@ -167,21 +167,6 @@ def test_stage_two_reads_what_the_model_drew(options: TrainOptions, dataset: Pat
         file.unlink()
 
 
-def test_a_grown_model_draws_what_the_smaller_one_drew(tmp_path: Path) -> None:
-    small = tiny_model()
-    save_model(small, tmp_path / "small.safetensors")
-    config = tiny_config()
-    condition = replace(config.condition, imagery_blocks=(1, 2, 3))
-    grown = grow_model(tmp_path / "small.safetensors", replace(config, condition=condition))
-    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    arguments = picture, picture.flip(3), torch.tensor([0.0, 1.0])
-    for before, after in zip(small.condition(*arguments), grown.condition(*arguments), strict=True):
-        torch.testing.assert_close(before, after)
-    other = replace(config, condition=replace(config.condition, stem_channels=8))
-    with pytest.raises(WeightsError, match="other numbers for condition"):
-        grow_model(tmp_path / "small.safetensors", other)
-
-
 def test_probe_reads_classes_and_weighs_thin_things() -> None:
     torch.manual_seed(0)
     probe = ClassProbe(channels=8, latent_channels=4)
@@ -220,7 +205,6 @@ def test_probe_reads_classes_and_weighs_thin_things() -> None:
         ({"mixed_precision": "fp8"}, "choose from no, bf16, fp16"),
         ({"references": "own"}, "choose from true, degraded, generated, mixed"),
         ({"spans": (3,)}, "choose from 2, 1"),
-        ({"grow": True}, "needs --initial"),
         ({"draws": 0}, "--draws is 0"),
         ({"noise_bias": 0.0}, "--noise-bias"),
         ({"level_weights": {14: -1.0}}, "must not be negative"),

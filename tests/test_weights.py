@@ -26,7 +26,7 @@ TINY = replace(
     name="tiny-full",
     text=TextConfig(width=16, heads=2, layers=2),
     autoencoder=AutoencoderConfig("kl", 4, 0.18215, (8, 8, 16, 16), (8, 8, 16, 16), 2, 2),
-    condition=ConditionConfig(4, (4, 4, 4), (1, 1, 1), (4, 4, 4), 8, 4, 4),
+    condition=ConditionConfig(4, (4, 4, 4), (4, 4, 4), 8, 4, 4),
     unet=UNetConfig((8, 8, 16, 16), (True, True, True, False), 2, head_width=8, norm_groups=4),
 )
 

@@ -30,7 +30,6 @@ def tiny_config() -> ModelConfig:
         condition=ConditionConfig(
             stem_channels=4,
             channels=(4, 8, 8),
-            imagery_blocks=(1, 1, 1),
             spade_hidden=(4, 4, 4),
             output_channels=8,
             reference_latent_channels=4,
