@@ -54,7 +54,7 @@ ROWS = (
 )
 
 
-class _OnePrompt(SGDMStage):
+class OnePromptStage(SGDMStage):
     """Training without scale information: every tile has the first prompt."""
 
     def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
@@ -62,7 +62,7 @@ class _OnePrompt(SGDMStage):
             yield {**batch, "prompt": torch.zeros_like(batch["prompt"])}
 
 
-class _OnePromptPainter(SGDMPainter):
+class OnePromptPainter(SGDMPainter):
     """Painting without scale information."""
 
     def __init__(self, model: SGDM, steps: int, seed: int) -> None:
@@ -94,14 +94,14 @@ def train(row: Row, arguments: argparse.Namespace) -> Path:
         validate_minutes=1e6,
         seed=arguments.seed,
     )
-    stage = SGDMStage(options) if row.scale else _OnePrompt(options)
+    stage = SGDMStage(options) if row.scale else OnePromptStage(options)
     return Trainer(stage, options).run()
 
 
 def score(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The evaluation's report of a row, with true references (if it uses any) and in a cascade."""
     model = load_model(weights)
-    kind = SGDMPainter if row.scale else _OnePromptPainter
+    kind = SGDMPainter if row.scale else OnePromptPainter
     file = packaged_weights()
     conditions = ("without",) if row.span is None else ("with", "cascade")
     found: dict[str, Any] = {}

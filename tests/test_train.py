@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from c2gm.model.metrics import psnr_y
 from c2gm.model.mosaic import Extent, open_areas
 from c2gm.model.own_references import draw_own_references
 from c2gm.model.train import Batch, Trainer, TrainOptions
-from c2gm.model.train_stages import AutoencoderModule, AutoencoderStage, SGDMStage
+from c2gm.model.train_stages import AutoencoderModule, AutoencoderStage, SGDMModule, SGDMStage
 from c2gm.runtime.errors import DataError, OptionError, WeightsError
 
 HELD_OUT = Extent(GROUND.left + 32, GROUND.top, 32, 64)
@@ -167,6 +167,19 @@ def test_stage_two_reads_what_the_model_drew(options: TrainOptions, dataset: Pat
         file.unlink()
 
 
+def test_encoder_only_leaves_the_rest_alone(options: TrainOptions) -> None:
+    options = replace(options, encoder_only=True, steps=2)
+    training = trainer(options)
+    stage = training.stage
+    assert isinstance(stage, SGDMStage)
+    before = {
+        name: x.clone() for name, x in cast(SGDMModule, stage.module).model.state_dict().items()
+    }
+    after = load_model(training.run(), tiny_config()).state_dict()
+    changed = {name.split(".")[0] for name, x in after.items() if not torch.equal(x, before[name])}
+    assert changed == {"mf_encoder"}
+
+
 def test_probe_reads_classes_and_weighs_thin_things() -> None:
     torch.manual_seed(0)
     probe = ClassProbe(channels=8, latent_channels=4)
@@ -204,6 +217,7 @@ def test_probe_reads_classes_and_weighs_thin_things() -> None:
         ({"loss": "huber"}, "--loss is 'huber', choose from l2, l1"),
         ({"mixed_precision": "fp8"}, "choose from no, bf16, fp16"),
         ({"references": "own"}, "choose from true, degraded, generated, mixed"),
+        ({"kinds": ("real", "drawn")}, "--kinds drawn: choose from real, painted, dubai"),
         ({"spans": (3,)}, "choose from 2, 1"),
         ({"draws": 0}, "--draws is 0"),
         ({"noise_bias": 0.0}, "--noise-bias"),
