@@ -6,6 +6,7 @@ plain. So F_cond must also say the class of every second pixel, and latent cells
 a path, a railway or a building weigh more in eq. 19. Nothing of it is kept after training.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -88,6 +89,10 @@ class ClassProbe(nn.Module):
         invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
         return classes.masked_fill(invalid, _IGNORED)
 
+    def logits(self, f_cond: Tensor) -> Tensor:
+        """F_cond (b, c, h, h) -> (b, len(GROUPS), 4h, 4h), float32: a value for every class."""
+        return functional.pixel_shuffle(self.classes(f_cond).float(), _CELL)
+
     @torch.no_grad()
     def cell_weights(self, classes: Tensor) -> Tensor:
         """Weights (b, 1, H/8, H/8) of latent cells in eq. 19, of mean one over the batch."""
@@ -99,13 +104,47 @@ class ClassProbe(nn.Module):
     def loss(self, f_cond: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
         """Mean square error of the latents' guess plus weighted cross-entropy of the classes'."""
         guess_error = (self.latents(f_cond).float() - latents).square().mean()
-        logits = functional.pixel_shuffle(self.classes(f_cond).float(), _CELL)
         if not bool((classes != _IGNORED).any()):
             return guess_error
-        entropy = functional.cross_entropy(
-            logits, classes, weight=self.weights, ignore_index=_IGNORED
-        )
-        return cast(Tensor, guess_error + entropy)
+        return cast(Tensor, guess_error + self.entropy(self.logits(f_cond), classes))
+
+    def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Cross-entropy weighted by GROUPS, mean over valid pixels."""
+        return functional.cross_entropy(logits, classes, weight=self.weights, ignore_index=_IGNORED)
+
+    def colours(self, classes: Tensor) -> Tensor:
+        """Classes (b, h, w) as a picture uint8 (b, h, w, 3), each in its first PALETTE colour."""
+        first = torch.tensor([PALETTE[members[0]] for _, members in GROUPS.values()])
+        return first.to(torch.uint8)[classes.clamp(min=0).cpu()]
+
+
+class ProbeScores:
+    """Entropy and IoU of classes read from F_cond, summed over tiles as they are added."""
+
+    def __init__(self) -> None:
+        self._entropy: list[float] = []
+        self._both = torch.zeros(len(GROUPS))
+        self._either = torch.zeros(len(GROUPS))
+
+    @torch.no_grad()
+    def add(self, probe: ClassProbe, logits: Tensor, classes: Tensor) -> None:
+        """Take in tiles: logits (b, groups, h, w) and true classes (b, h, w)."""
+        self._entropy.append(float(probe.entropy(logits, classes)))
+        read, valid = logits.argmax(dim=1), classes != _IGNORED
+        for group in range(len(GROUPS)):
+            one, other = (read == group) & valid, (classes == group) & valid
+            self._both[group] += float((one & other).sum())
+            self._either[group] += float((one | other).sum())
+
+    def of(self, groups: Sequence[str]) -> dict[str, float]:
+        """`entropy`, and `iou_GROUP` of the named groups that occur."""
+        names = list(GROUPS)
+        found = {"entropy": sum(self._entropy) / max(len(self._entropy), 1)}
+        for name in groups:
+            index = names.index(name)
+            if self._either[index] > 0:
+                found[f"iou_{name}"] = float(self._both[index] / self._either[index])
+        return found
 
 
 def _table(group_of: Tensor) -> Tensor:

@@ -12,15 +12,15 @@ from c2gm.runtime.command import run_command
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
 TRAIN_EXAMPLES = """
-Examples (the shipped `nano` was made so):
+Examples, in the order that made the shipped `nano` (docs/training.md has all its options):
 
   c2gm-train autoencoder --dataset runs/dataset --run runs/ae
 
   c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors \\
-      --run runs/sgdm
+      --encoder-only --references degraded --no-reference-share 0.75 --run runs/encoder
 
-  c2gm-train sgdm --dataset runs/dataset --initial runs/sgdm/sgdm.safetensors \\
-      --references degraded --no-reference-share 0.45 --noise-bias 3 --run runs/sgdm2
+  c2gm-train sgdm --dataset runs/dataset --initial runs/encoder/sgdm.safetensors \\
+      --references degraded --no-reference-share 0.45 --noise-bias 2.5 --run runs/sgdm
 
 Stop with Ctrl-C at any time: the same command goes on where it stopped. Several GPUs:
 accelerate launch --module c2gm.model.cli sgdm ...

@@ -16,7 +16,7 @@ from c2gm.model.checkpoint import (
     save_autoencoder,
     save_model,
 )
-from c2gm.model.class_probe import ClassProbe
+from c2gm.model.class_probe import STRIDE, ClassProbe, ProbeScores
 from c2gm.model.config import PRESETS
 from c2gm.model.dataset import MapPairs, collate
 from c2gm.model.evaluate import enlarged_reference
@@ -33,6 +33,10 @@ LATENT_NOISE = 0.05
 """Noise on the latents while the autoencoder learns, so that it forgives the sampler's errors."""
 
 VALIDATION_STEPS = 10
+
+ENCODER_TILES = 144
+ENCODER_CLASSES = ("wood", "water", "built-up", "building", "road")
+"""How many tiles `encoder_only` is validated on, and the classes whose IoU it says."""
 
 STATISTICS_BATCHES = 64
 """Training batches over which the latents' mean and deviation are taken."""
@@ -191,8 +195,11 @@ class SGDMStage:
     def validate(self, module: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR-Y of detailed validation tiles from true references, as c2gm-eval scores it.
 
-        Sheet: imagery, enlarged reference, generated, true map.
+        Sheet: imagery, enlarged reference, generated, true map. With `encoder_only` what the
+        encoder reads instead, see `_validate_encoder`.
         """
+        if self.options.encoder_only:
+            return self._validate_encoder(cast(SGDMModule, module), sheet)
         model = cast(SGDMModule, module).model
         samples = [s for s in self.pairs.validation(32) if s.imagery[..., 3].any()]
         painter = SGDMPainter(model, VALIDATION_STEPS, self.options.seed)
@@ -210,6 +217,31 @@ class SGDMStage:
             result["psnr_y_with_reference"] = float(scores[given].mean())
             result["psnr_y_enlarged_reference"] = float(baseline[given].mean())
         return result
+
+    def _validate_encoder(self, module: SGDMModule, sheet: Path) -> dict[str, float]:
+        """Classes of detailed validation tiles read from F_cond, without a reference, by kind.
+
+        Sheet: imagery, classes as read, classes of the true map.
+        """
+        scores: dict[str, ProbeScores] = {}
+        rows: list[list[np.ndarray]] = [[], [], []]
+        for index, sample in enumerate(self.pairs.validation(ENCODER_TILES)):
+            batch = {n: x.to(module.token_ids.device) for n, x in collate([sample]).items()}
+            classes = module.probe.read(batch["image"], batch["imagery"])
+            f_cond = module.model.mf_encoder(batch["imagery"], torch.zeros_like(batch["imagery"]))
+            logits = module.probe.logits(f_cond)
+            kind = sample.window.area.kind
+            scores.setdefault(kind, ProbeScores()).add(module.probe, logits, classes)
+            if index % 8 == 0:
+                rows[0].append(sample.imagery[::STRIDE, ::STRIDE, :3])
+                rows[1].append(module.probe.colours(logits.argmax(dim=1))[0].numpy())
+                rows[2].append(module.probe.colours(classes)[0].numpy())
+        picture_sheet([np.stack(row) for row in rows], sheet)
+        return {
+            f"{kind}_{name}": value
+            for kind, found in sorted(scores.items())
+            for name, value in found.of(ENCODER_CLASSES).items()
+        }
 
     def save_weights(self, module: nn.Module, path: Path) -> None:
         """See `train.Stage.save_weights`."""

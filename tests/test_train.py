@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from blocks import GROUND, write_blocks
+from PIL import Image
 from tiny import tiny_config
 
 from c2gm.model import train_stages
@@ -178,6 +179,11 @@ def test_encoder_only_leaves_the_rest_alone(options: TrainOptions) -> None:
     after = load_model(training.run(), tiny_config()).state_dict()
     changed = {name.split(".")[0] for name, x in after.items() if not torch.equal(x, before[name])}
     assert changed == {"mf_encoder"}
+    records = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
+    scores = next(record for record in records if "painted_entropy" in record)
+    assert scores["painted_entropy"] > 0 and 0 <= scores["painted_iou_wood"] <= 1
+    with Image.open(options.run / "sheet_000002.png") as sheet:
+        assert sheet.width == 3 * 128
 
 
 def test_probe_reads_classes_and_weighs_thin_things() -> None:
