@@ -97,16 +97,13 @@ def evaluate(
     MFP if their networks' weights are given. Per level, overall and by kind of imagery; on all
     tiles, and apart on tiles with detail.
 
+    \b
     Examples:
-
-        c2gm-eval --dataset runs/dataset
-
-        c2gm-eval --dataset runs/dataset --checkpoint runs/sgdm/sgdm.safetensors --steps 20
-            --per-level 64 --output report.json --sheet sheet.png
-
-        c2gm-eval --dataset runs/dataset --references with --spans 1
-            --inception-weights pt_inception-2015-12-05-6726825d.pth
-            --dino-weights dino_deitsmall8_pretrain.pth
+    c2gm-eval --dataset runs/dataset
+    c2gm-eval --dataset runs/dataset --references all --per-level 64 \\
+        --checkpoint runs/sgdm/sgdm.safetensors --output report.json --sheet sheet.png
+    c2gm-eval --dataset runs/dataset --references with --spans 1 \\
+        --inception-weights pt_inception-2015-12-05-6726825d.pth
     """
     import torch
 
