@@ -21,7 +21,7 @@ import torch
 
 from c2gm.model.checkpoint import load_model
 from c2gm.model.evaluate import EvaluateOptions, evaluate
-from c2gm.model.lpips import AlexNetFeatures, packaged_weights
+from c2gm.model.lpips import packaged_network
 from c2gm.model.painter import SGDMPainter
 from c2gm.model.scores import Networks
 from c2gm.model.sgdm import SGDM
@@ -102,7 +102,7 @@ def score(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
     """The evaluation's report of a row, with true references (if it uses any) and in a cascade."""
     model = load_model(weights)
     kind = SGDMPainter if row.scale else OnePromptPainter
-    file = packaged_weights()
+    networks = Networks(alexnet=packaged_network())
     conditions = ("without",) if row.span is None else ("with", "cascade")
     found: dict[str, Any] = {}
     for condition in conditions:
@@ -112,7 +112,6 @@ def score(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
             condition,
             SPANS if row.span is None else (row.span,),
         )
-        networks = Networks(alexnet=None if file is None else AlexNetFeatures(file))
         report = evaluate(kind(model, 10, arguments.seed), options, networks, lambda *_: None)
         found |= report.report["conditions"]
     return found

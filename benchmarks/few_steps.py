@@ -11,7 +11,7 @@ from typing import Any
 from c2gm.model.checkpoint import load_model
 from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
-from c2gm.model.lpips import AlexNetFeatures, packaged_weights
+from c2gm.model.lpips import packaged_network
 from c2gm.model.painter import SGDMPainter
 from c2gm.model.scores import Networks
 
@@ -32,8 +32,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     model = load_model(options.checkpoint)
-    weights = packaged_weights()
-    networks = Networks(alexnet=None if weights is None else AlexNetFeatures(weights))
+    networks = Networks(alexnet=packaged_network())
     chosen = EvaluateOptions(options.dataset, options.per_level, options.references)
     reports: dict[int, Any] = {}
     for steps in options.steps:

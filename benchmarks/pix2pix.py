@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from c2gm.model.dataset import MapPairs, Sample, collate
 from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
-from c2gm.model.lpips import AlexNetFeatures, packaged_weights
+from c2gm.model.lpips import packaged_network
 from c2gm.model.metrics import Pictures, psnr_y
 from c2gm.model.sampling import to_pictures
 from c2gm.model.scores import Networks
@@ -203,8 +203,7 @@ def main() -> None:
         return
     generator = Generator()
     generator.load_state_dict(load_file(options.run / "sgdm.safetensors"))
-    weights = packaged_weights()
-    networks = Networks(alexnet=None if weights is None else AlexNetFeatures(weights))
+    networks = Networks(alexnet=packaged_network())
     report = evaluate(
         Pix2PixPainter(generator),
         EvaluateOptions(options.dataset, options.per_level, options.conditions, SPANS),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from c2gm.model.cartography_style import PALETTE
+from c2gm.model.map_classes import CLASSES
 from c2gm.runtime.bundle import LATENT_FACTOR
 
 STRIDE = 2
@@ -20,18 +21,11 @@ STRIDE = 2
 
 GROUPS: dict[str, tuple[float, tuple[str, ...]]] = {
     "background": (1.0, ("background",)),
-    "wood": (1.0, ("wood",)),
-    "water": (2.0, ("water",)),
-    "built-up": (2.0, ("residential", "commercial", "industrial", "institution", "railway")),
-    "building": (4.0, ("building", "building_edge", "block")),
-    "road": (
-        4.0,
-        tuple(
-            road + part
-            for road in ("street", "secondary", "primary", "motorway")
-            for part in ("", "_edge")
-        ),
-    ),
+    "wood": (1.0, CLASSES["wood"]),
+    "water": (2.0, CLASSES["water"]),
+    "built-up": (2.0, (*CLASSES["built_up"], "railway")),
+    "building": (4.0, CLASSES["building"]),
+    "road": (4.0, CLASSES["road"]),
     "path": (3.0, ("track", "path")),
     "rail": (4.0, ("rail",)),
     "green": (1.5, ("grass", "park", "cemetery", "wetland", "pitch")),

