@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from c2gm.model.cartography_style import PALETTE
-from c2gm.model.map_classes import CLASSES
+from c2gm.model.map_classes import CLASSES, SHADES, class_table
 from c2gm.runtime.bundle import LATENT_FACTOR
 
 STRIDE = 2
@@ -40,7 +40,6 @@ THIN = ("building", "road", "path", "rail")
 THIN_WEIGHT = 3.0
 """What a cell full of thin things weighs beyond the 1 of an empty one."""
 
-_SHADES = 64  # per channel of the table that reads classes; palette colours are 12 of 256 apart
 _CELL = LATENT_FACTOR // STRIDE
 _IGNORED = -100
 
@@ -60,9 +59,8 @@ class ClassProbe(nn.Module):
         group_of = {
             colour: names.index(n) for n, (_, members) in GROUPS.items() for colour in members
         }
-        self.register_buffer(
-            "table", _table(torch.tensor([group_of[name] for name in PALETTE])), persistent=False
-        )
+        table = torch.from_numpy(class_table(group_of)).long()
+        self.register_buffer("table", table, persistent=False)
         self.register_buffer(
             "weights", torch.tensor([weight for weight, _ in GROUPS.values()]), persistent=False
         )
@@ -77,8 +75,8 @@ class ClassProbe(nn.Module):
         Pixels without imagery, which is 0 there, are left out of the loss.
         """
         seen = image[:, :, ::STRIDE, ::STRIDE]
-        shade = ((seen + 1.0) * (_SHADES / 2)).long().clamp(0, _SHADES - 1)
-        classes = self.table[(shade[:, 0] * _SHADES + shade[:, 1]) * _SHADES + shade[:, 2]]
+        shade = ((seen + 1.0) * (SHADES / 2)).long().clamp(0, SHADES - 1)
+        classes = self.table[(shade[:, 0] * SHADES + shade[:, 1]) * SHADES + shade[:, 2]]
         invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
         return classes.masked_fill(invalid, _IGNORED)
 
@@ -138,12 +136,3 @@ class ProbeScores:
             if self._either[index] > 0:
                 found[f"iou_{name}"] = float(self._both[index] / self._either[index])
         return found
-
-
-def _table(group_of: Tensor) -> Tensor:
-    """The class of every colour of _SHADES^3, red first: that of the nearest palette colour."""
-    colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32)
-    middle = (torch.arange(_SHADES) + 0.5) * (256 / _SHADES)
-    grid = torch.cartesian_prod(middle, middle, middle)
-    distance = colours.square().sum(dim=1) - 2.0 * (grid @ colours.T)
-    return group_of[distance.argmin(dim=1)]

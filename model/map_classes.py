@@ -1,5 +1,6 @@
 """What a mapper asks of a map: its classes, read back from the picture by their colours."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -26,7 +27,24 @@ CLASSES: dict[str, tuple[str, ...]] = {
 ROAD_TOLERANCE_PX = 3
 """A road counts as found this near (in rows and columns) to where it should be."""
 
+SHADES = 64
+"""Per channel of `class_table`; palette colours are at least 12 of 256 apart."""
+
 Counts = NDArray[np.int64]
+
+
+def class_table(group_of: Mapping[str, int]) -> NDArray[np.uint8]:
+    """A number for every colour of SHADES^3, red first: that of the nearest PALETTE colour.
+
+    `group_of`: the number of every PALETTE name. Quicker than `read_classes` and about as good,
+    for training.
+    """
+    colours = np.array(list(PALETTE.values()), dtype=np.float32)
+    middle = (np.arange(SHADES, dtype=np.float32) + 0.5) * (256 / SHADES)
+    grid = np.stack(np.meshgrid(middle, middle, middle, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance = (colours**2).sum(axis=1) - 2.0 * (grid @ colours.T)
+    groups = np.array([group_of[name] for name in PALETTE], dtype=np.uint8)
+    return np.asarray(groups[distance.argmin(axis=1)])
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from c2gm.model.augment import fill_gaps, random_footprint, turn, vary_imagery
 from c2gm.model.mosaic import CELL, GROUND_LEVEL, Area, Extent, open_areas
 from c2gm.model.pairs import Sample, Split, Window, cut, has_reference, imagery_of
+from c2gm.model.recolour import recolour
 from c2gm.runtime.errors import DataError
 from c2gm.runtime.levels import SPANS, TILE_SIZE
 
@@ -179,7 +180,10 @@ class TileSampler:
         degrade = rng if rng.random() < self.options.degraded_share else None
         generated = rng.random() < self.options.generated_share
         sample = cut(window, span, self.split, footprint, degrade, generated)
-        return augmented(sample, rng) if self.options.augment else sample
+        if not self.options.augment:
+            return sample
+        imagery = recolour(sample.imagery, sample.target, rng)
+        return augmented(replace(sample, imagery=imagery), rng)
 
     def _draw_span(self, window: Window, rng: Generator) -> int | None:
         spans = [s for s in self.options.spans if has_reference(window.area, window.level, s)]
