@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from c2gm.model.checkpoint import load_model
-from c2gm.model.evaluate import EvaluateOptions, evaluate
-from c2gm.model.lpips import packaged_network
-from c2gm.model.painter import SGDMPainter
-from c2gm.model.scores import Networks
+from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
+from c2gm.model.evaluation.lpips import packaged_network
+from c2gm.model.evaluation.painter import SGDMPainter
+from c2gm.model.evaluation.scores import Networks
 from c2gm.model.sgdm import SGDM
 from c2gm.model.train import Batch, Trainer, TrainOptions
 from c2gm.model.train_stages import SGDMStage

@@ -10,10 +10,10 @@ from typing import Any
 
 from c2gm.model.checkpoint import load_model
 from c2gm.model.config import SHIPPED_WEIGHTS
-from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
-from c2gm.model.lpips import packaged_network
-from c2gm.model.painter import SGDMPainter
-from c2gm.model.scores import Networks
+from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
+from c2gm.model.evaluation.lpips import packaged_network
+from c2gm.model.evaluation.painter import SGDMPainter
+from c2gm.model.evaluation.scores import Networks
 
 STEPS = (4, 6, 8, 10, 20, 50)
 SHOWN = ("psnr_y", "ssim_y", "lpips", "fd_alexnet", "iou_built_up", "iou_building", "iou_road")

@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2gm.model.dataset import MapPairs, Sample, collate
-from c2gm.model.evaluate import CONDITIONS, EvaluateOptions, evaluate
-from c2gm.model.lpips import packaged_network
-from c2gm.model.metrics import Pictures, psnr_y
+from c2gm.model.data.dataset import MapPairs, Sample, collate
+from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
+from c2gm.model.evaluation.lpips import packaged_network
+from c2gm.model.evaluation.metrics import Pictures, psnr_y
+from c2gm.model.evaluation.scores import Networks
 from c2gm.model.sampling import to_pictures
-from c2gm.model.scores import Networks
 from c2gm.model.train import Batch, Trainer, TrainOptions
 from c2gm.runtime.levels import LEVELS, SPANS
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2gm.model.cartography_style import PALETTE
-from c2gm.model.map_classes import CLASSES, SHADES, class_table
+from c2gm.model.maps.classes import CLASSES, SHADES, class_table
+from c2gm.model.maps.style import PALETTE
 from c2gm.runtime.bundle import LATENT_FACTOR
 
 STRIDE = 2

@@ -214,7 +214,7 @@ def dataset_main() -> None:
     """Entry point of `c2gm-dataset`."""
 
     def load() -> typer.Typer:
-        from c2gm.model.dataset_cli import app
+        from c2gm.model.data.cli import app
 
         return app
 
@@ -225,7 +225,7 @@ def eval_main() -> None:
     """Entry point of `c2gm-eval`."""
 
     def load() -> typer.Typer:
-        from c2gm.model.evaluate_cli import app
+        from c2gm.model.evaluation.cli import app
 
         return app
 

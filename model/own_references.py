@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from c2gm.model.cartography import BACKGROUND
-from c2gm.model.mosaic import Area, Extent, Picture, crop, open_areas
-from c2gm.model.pairs import Window, imagery_of
+from c2gm.model.data.mosaic import Area, Extent, Picture, crop, open_areas
+from c2gm.model.data.pairs import Window, imagery_of
+from c2gm.model.maps.cartography import BACKGROUND
 from c2gm.model.pipeline import ReadImagery, generate_cascade
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.levels import SPANS, TILE_SIZE

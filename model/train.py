@@ -20,8 +20,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from c2gm.model.dataset import References
-from c2gm.model.mosaic import Kind
+from c2gm.model.data.dataset import References
+from c2gm.model.data.mosaic import Kind
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 from c2gm.runtime.levels import SPANS
 

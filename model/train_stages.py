@@ -18,10 +18,10 @@ from c2gm.model.checkpoint import (
 )
 from c2gm.model.class_probe import STRIDE, ClassProbe, ProbeScores
 from c2gm.model.config import PRESETS
-from c2gm.model.dataset import MapPairs, collate
-from c2gm.model.evaluate import enlarged_reference
-from c2gm.model.metrics import psnr_y
-from c2gm.model.painter import SGDMPainter
+from c2gm.model.data.dataset import MapPairs, collate
+from c2gm.model.evaluation.evaluate import enlarged_reference
+from c2gm.model.evaluation.metrics import psnr_y
+from c2gm.model.evaluation.painter import SGDMPainter
 from c2gm.model.sampling import to_pictures
 from c2gm.model.scale_encoder import tokenize
 from c2gm.model.sgdm import SGDM, TrainingBatch

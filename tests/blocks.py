@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.model.mosaic import Area, Extent, write_area_json
+from c2gm.model.data.mosaic import Area, Extent, write_area_json
 
 GROUND = Extent(64 * 500, 64 * 300, 64, 64)
 """One tile of level 12, in pixels of level 10."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from c2gm.model.cartography import (
+from c2gm.model.maps.cartography import (
     BACKGROUND,
     PALETTE,
     Cartographer,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from c2gm.model.cartography import BACKGROUND, PALETTE, VectorLayer, write_vectors
-from c2gm.model.cscmg import CSCMGTiles, tile_name, write_cscmg
-from c2gm.model.dataset import (
+from c2gm.model.data.cli import app
+from c2gm.model.data.cscmg import CSCMGTiles, tile_name, write_cscmg
+from c2gm.model.data.dataset import (
     BatchStream,
     SamplerOptions,
     TileSampler,
@@ -26,13 +26,13 @@ from c2gm.model.dataset import (
     open_sampler,
     validation_samples,
 )
-from c2gm.model.dataset_cli import app
-from c2gm.model.dubai import dubai
-from c2gm.model.manifest import write_manifest
-from c2gm.model.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area, open_areas, unit
-from c2gm.model.mosaic_build import AreaBuilder, halve
-from c2gm.model.real_pairs import without_blanks
-from c2gm.model.xyz import XYZTiles
+from c2gm.model.data.dubai import dubai
+from c2gm.model.data.manifest import write_manifest
+from c2gm.model.data.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area, open_areas, unit
+from c2gm.model.data.mosaic_build import AreaBuilder, halve
+from c2gm.model.data.real_pairs import without_blanks
+from c2gm.model.data.xyz import XYZTiles
+from c2gm.model.maps.cartography import BACKGROUND, PALETTE, VectorLayer, write_vectors
 from c2gm.runtime.errors import DataError
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
 from c2gm.runtime.pixels import enlarge

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from c2gm.model import config
 from c2gm.model.checkpoint import save_model
-from c2gm.model.dataset import Sample
-from c2gm.model.evaluate import EvaluateOptions, evaluate
-from c2gm.model.evaluate_cli import app
-from c2gm.model.feature_metrics import InceptionFeatures, inception_network
-from c2gm.model.metrics import Pictures
-from c2gm.model.painter import SGDMPainter
-from c2gm.model.scores import Networks
+from c2gm.model.data.dataset import Sample
+from c2gm.model.evaluation.cli import app
+from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
+from c2gm.model.evaluation.feature_metrics import InceptionFeatures, inception_network
+from c2gm.model.evaluation.metrics import Pictures
+from c2gm.model.evaluation.painter import SGDMPainter
+from c2gm.model.evaluation.scores import Networks
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from c2gm.model.cartography_style import PALETTE
-from c2gm.model.map_classes import CLASSES, class_counts, read_classes
+from c2gm.model.evaluation.class_scores import class_counts
+from c2gm.model.maps.classes import CLASSES, read_classes
+from c2gm.model.maps.style import PALETTE
 
 
 def test_every_palette_colour_reads_as_its_own_class_in_spite_of_noise() -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from c2gm.model.feature_metrics import (
+from c2gm.model.evaluation.feature_metrics import (
     DinoFeatures,
     InceptionFeatures,
     dino_network,
     inception_network,
 )
-from c2gm.model.lpips import AlexNetFeatures
-from c2gm.model.metrics import (
+from c2gm.model.evaluation.lpips import AlexNetFeatures
+from c2gm.model.evaluation.metrics import (
     PSNR_CAP_DB,
     Gaussian,
     Pictures,

@@ -16,7 +16,7 @@ from c2gm.benchmarks.pix2pix import (
     Pix2PixPainter,
     conditions,
 )
-from c2gm.model.dataset import Sample, collate, validation_samples
+from c2gm.model.data.dataset import Sample, collate, validation_samples
 
 
 @pytest.fixture(scope="module")

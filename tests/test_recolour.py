@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2gm.model.cartography_style import PALETTE
-from c2gm.model.recolour import recolour
+from c2gm.model.data.recolour import recolour
+from c2gm.model.maps.style import PALETTE
 
 SIDE, REACH = 64, 8  # pixels; no soft edge reaches further
 

@@ -8,8 +8,8 @@ import pytest
 import rasterio
 import shapely
 
+from c2gm.model.maps.vectors import LAYERS, VectorMap
 from c2gm.model.synthetic import Painter, PaintStyle, generate_world, random_style
-from c2gm.model.vectors import LAYERS, VectorMap
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
 

@@ -14,14 +14,14 @@ from PIL import Image
 from tiny import tiny_config
 
 from c2gm.model import train_stages
-from c2gm.model.cartography_style import PALETTE
 from c2gm.model.checkpoint import load_model, save_autoencoder
 from c2gm.model.class_probe import GROUPS, ClassProbe
 from c2gm.model.config import PRESETS
-from c2gm.model.dataset import BatchStream, SamplerOptions, TileSampler
-from c2gm.model.evaluate import enlarged_reference
-from c2gm.model.metrics import psnr_y
-from c2gm.model.mosaic import Extent, open_areas
+from c2gm.model.data.dataset import BatchStream, SamplerOptions, TileSampler
+from c2gm.model.data.mosaic import Extent, open_areas
+from c2gm.model.evaluation.evaluate import enlarged_reference
+from c2gm.model.evaluation.metrics import psnr_y
+from c2gm.model.maps.style import PALETTE
 from c2gm.model.own_references import draw_own_references
 from c2gm.model.train import Batch, Trainer, TrainOptions
 from c2gm.model.train_stages import AutoencoderModule, AutoencoderStage, SGDMModule, SGDMStage

@@ -15,8 +15,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject, transform
 
+from c2gm.model.maps.vectors import VectorMap
 from c2gm.model.synthetic import PaintStyle, generate_world, paint
-from c2gm.model.vectors import VectorMap
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M, TILE_SIZE
 
 SEED = 13

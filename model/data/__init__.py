@@ -1,0 +1,1 @@
+"""Training and validation pairs: from sources on disk to batches."""

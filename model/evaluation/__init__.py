@@ -1,0 +1,1 @@
+"""What c2gm-eval computes: painters, metrics, scores and picture sheets."""
