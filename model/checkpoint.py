@@ -15,7 +15,7 @@ from c2gm.model.config import PRESETS, ModelConfig
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.errors import WeightsError
 
-MODEL, AUTOENCODER = "c2gm", "c2gm-autoencoder"
+MODEL, AUTOENCODER, PROBE = "c2gm", "c2gm-autoencoder", "c2gm-probe"
 
 
 def save_model(model: SGDM, path: Path, half: bool = False) -> None:
@@ -59,6 +59,22 @@ def load_autoencoder(autoencoder: KLAutoencoder | LightAutoencoder, path: Path) 
     """Fill an autoencoder from a file of `save_autoencoder`; raises WeightsError alike."""
     _, state = _read(path, AUTOENCODER)
     _load(autoencoder, state, path)
+
+
+def probe_path(weights: Path) -> Path:
+    """Where the class probe of a training run's weights lies: beside them."""
+    return weights.with_suffix(".probe.safetensors")
+
+
+def save_probe(probe: nn.Module, config: ModelConfig, path: Path) -> None:
+    """Write what training adds to a model (class_probe.py), to go on with it in another run."""
+    _save(probe.state_dict(), PROBE, config.name, asdict(config.condition), path)
+
+
+def load_probe(probe: nn.Module, path: Path) -> None:
+    """Fill a class probe from a file of `save_probe`; raises WeightsError as `load_model` does."""
+    _, state = _read(path, PROBE)
+    _load(probe, state, path)
 
 
 def _to_half(name: str, tensor: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 Roads are white on off-white and buildings are small: in the latents' mean square error they hardly
 weigh, and a model trained on that alone drew forest and water from imagery but no street, however
-plain. So F_cond must also say the class of every second pixel, and latent cells that show a road,
-a path, a railway or a building weigh more in eq. 19. Nothing of it is kept after training.
+plain. So F_cond must also say the class of every second pixel, latent cells that show a road, a
+path, a railway or a building weigh more in eq. 19, and the classes are read from the latents that
+the U-Net predicts, by a reader that learns on true ones. Nothing of it is kept after training.
 """
 
 from collections.abc import Sequence
@@ -40,12 +41,19 @@ THIN = ("building", "road", "path", "rail")
 THIN_WEIGHT = 3.0
 """What a cell full of thin things weighs beyond the 1 of an empty one."""
 
+DRAWN_WEIGHT = 0.25
+"""What the classes read from predicted latents weigh beside eq. 19."""
+
+READER_NOISE = 0.1
+"""On the true latents that the reader learns from, so that it forgives small errors."""
+
 _CELL = LATENT_FACTOR // STRIDE
+_HIDDEN = 64
 _IGNORED = -100
 
 
 class ClassProbe(nn.Module):
-    """Linear guesses of the latents and of the classes from F_cond."""
+    """Linear guesses of the latents and the classes from F_cond; a reader of classes in latents."""
 
     table: Tensor
     weights: Tensor
@@ -55,6 +63,11 @@ class ClassProbe(nn.Module):
         super().__init__()
         self.latents = nn.Conv2d(channels, latent_channels, 1)
         self.classes = nn.Conv2d(channels, len(GROUPS) * _CELL**2, 1)
+        self.reader = nn.Sequential(
+            nn.Conv2d(latent_channels, _HIDDEN, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(_HIDDEN, len(GROUPS) * _CELL**2, 1),
+        )
         names = list(GROUPS)
         group_of = {
             colour: names.index(n) for n, (_, members) in GROUPS.items() for colour in members
@@ -93,11 +106,32 @@ class ClassProbe(nn.Module):
         return weights / weights.mean()
 
     def loss(self, f_cond: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
-        """Mean square error of the latents' guess plus weighted cross-entropy of the classes'."""
+        """Mean square error of the latents' guess plus weighted cross-entropy of the classes'.
+
+        The reader's own loss on the true `latents` (b, c, h, h) is added.
+        """
         guess_error: Tensor = (self.latents(f_cond).float() - latents).square().mean()
         if not bool((classes != _IGNORED).any()):
             return guess_error
-        return guess_error + self.entropy(self.logits(f_cond), classes)
+        noisy = latents.detach() + READER_NOISE * torch.randn_like(latents)
+        read = functional.pixel_shuffle(self.reader(noisy).float(), _CELL)
+        return (
+            guess_error + self.entropy(self.logits(f_cond), classes) + self.entropy(read, classes)
+        )
+
+    def drawn_loss(self, predicted: Tensor, classes: Tensor) -> Tensor:
+        """Weighted cross-entropy of the classes read from predicted latents (n b, c, h, h).
+
+        `classes` (b, H/2, H/2) stand for each of the n predictions of a pair, whole batches one
+        after the other. The reader itself learns nothing from it.
+        """
+        if not bool((classes != _IGNORED).any()):
+            return predicted.new_zeros(())
+        frozen = {name: x.detach() for name, x in self.reader.named_parameters()}
+        cells: Tensor = torch.func.functional_call(self.reader, frozen, (predicted,))
+        repeated = classes.repeat(predicted.shape[0] // classes.shape[0], 1, 1)
+        logits = functional.pixel_shuffle(cells.float(), _CELL)
+        return DRAWN_WEIGHT * self.entropy(logits, repeated)
 
     def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Cross-entropy weighted by GROUPS, mean over valid pixels."""

@@ -144,6 +144,17 @@ class SGDM(nn.Module):
             return noise
         return self._at(self.signal, timestep) * noise - self._at(self.noise, timestep) * latents
 
+    def predicted(self, noised: Tensor, output: Tensor, timestep: Tensor) -> Tensor:
+        """z_0 (b, c, h, h) as the network's `output` for `noised` at `timestep` int64 (b) has it.
+
+        With epsilon prediction it is undefined where the signal is zero, and grows beyond all
+        bounds near it: there only v prediction serves.
+        """
+        signal, noise = self._at(self.signal, timestep), self._at(self.noise, timestep)
+        if self.config.schedule.prediction_type == "epsilon":
+            return (noised - noise * output) / signal
+        return signal * noised - noise * output
+
     def training_loss(
         self,
         batch: TrainingBatch,
@@ -153,6 +164,7 @@ class SGDM(nn.Module):
         draws: int = 1,
         noise_bias: float = 1.0,
         probe: Callable[[Tensor, Tensor], Tensor] | None = None,
+        judge: Callable[[Tensor], Tensor] | None = None,
         cell_weights: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
@@ -167,6 +179,7 @@ class SGDM(nn.Module):
         dwells where the imagery decides what is drawn.
         `probe`: a loss of F_cond and the latents, which is added. It reaches the MFEncoder without
         noise and without the U-Net between; nothing of it is kept (class_probe.py).
+        `judge`: a loss of the predicted z_0 (b * draws, c, h, h), which is added.
         `cell_weights` (b, 1, h, w): weights of latent cells in the mean.
         `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
         apart, are drawn unless given (validation).
@@ -193,6 +206,8 @@ class SGDM(nn.Module):
         if min_snr_gamma is not None:
             per_sample = per_sample * self._min_snr_weight(timestep, min_snr_gamma)
         total = per_sample.mean()
+        if judge is not None:
+            total = total + judge(self.predicted(noised, output, timestep))
         return total if extra is None else total + extra
 
     def _draw_timesteps(self, latents: Tensor, draws: int, noise_bias: float = 1.0) -> Tensor:

@@ -13,8 +13,11 @@ from c2gm.model.autoencoder import LightAutoencoder, build_autoencoder, reconstr
 from c2gm.model.checkpoint import (
     load_autoencoder,
     load_model,
+    load_probe,
+    probe_path,
     save_autoencoder,
     save_model,
+    save_probe,
 )
 from c2gm.model.class_probe import STRIDE, ClassProbe, ProbeScores
 from c2gm.model.config import PRESETS
@@ -131,6 +134,8 @@ class SGDMModule(nn.Module):
         self.probe = ClassProbe(
             config.condition.output_channels, config.autoencoder.latent_channels
         )
+        # Epsilon divided by a vanishing signal says nothing of z_0.
+        self.judged = config.schedule.prediction_type == "v_prediction"
         if options.encoder_only:
             model.requires_grad_(False)
             model.mf_encoder.requires_grad_(True)
@@ -154,6 +159,9 @@ class SGDMModule(nn.Module):
         def probe(f_cond: Tensor, latents: Tensor) -> Tensor:
             return self.probe.loss(f_cond, latents, classes)
 
+        def judge(predicted: Tensor) -> Tensor:
+            return self.probe.drawn_loss(predicted, classes)
+
         if self.options.encoder_only:
             return self.model.encoder_loss(self.training_batch(batch), probe)
         return self.model.training_loss(
@@ -162,12 +170,13 @@ class SGDMModule(nn.Module):
             draws=self.options.draws,
             noise_bias=self.options.noise_bias,
             probe=probe,
+            judge=judge if self.judged else None,
             cell_weights=self.probe.cell_weights(classes),
         )
 
 
 class SGDMStage:
-    """Trains the SGDM over a frozen autoencoder."""
+    """Trains the SGDM over a frozen autoencoder, with the probe of its initial weights if any."""
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
@@ -182,7 +191,10 @@ class SGDMStage:
                 )
             load_autoencoder(model.autoencoder, options.autoencoder)
         self.pairs = MapPairs(options.dataset, options)
-        self.module: nn.Module = SGDMModule(model, options)
+        module = SGDMModule(model, options)
+        if options.initial is not None and (probe := probe_path(options.initial)).is_file():
+            load_probe(module.probe, probe)
+        self.module: nn.Module = module
 
     def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
         """See `train.Stage.batches`."""
@@ -244,5 +256,7 @@ class SGDMStage:
         }
 
     def save_weights(self, module: nn.Module, path: Path) -> None:
-        """See `train.Stage.save_weights`."""
-        save_model(cast(SGDMModule, module).model, path)
+        """See `train.Stage.save_weights`; the probe is put beside them."""
+        whole = cast(SGDMModule, module)
+        save_model(whole.model, path)
+        save_probe(whole.probe, whole.model.config, probe_path(path))

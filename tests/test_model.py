@@ -134,6 +134,10 @@ def test_prediction_types_invert(name: str, request: pytest.FixtureRequest) -> N
     z0, eps = torch.randn(2, steps, CHANNELS, 8, 8).double()
     recovered = c0 * model.add_noise(z0, eps, timestep) + c1 * model.target(z0, eps, timestep)
     torch.testing.assert_close(recovered, z0, rtol=1e-4, atol=1e-4)
+    noised, target = model.add_noise(z0, eps, timestep), model.target(z0, eps, timestep)
+    seen = schedule.alphas_cumprod()[timestep] > 0
+    predicted = model.predicted(noised, target, timestep)
+    torch.testing.assert_close(predicted[seen], z0[seen], rtol=1e-4, atol=1e-4)
 
 
 def test_loss_trains_what_the_configuration_says(model: SGDM) -> None:

@@ -176,7 +176,12 @@ def test_encoder_only_leaves_the_rest_alone(options: TrainOptions) -> None:
     before = {
         name: x.clone() for name, x in cast(SGDMModule, stage.module).model.state_dict().items()
     }
-    after = load_model(training.run(), tiny_config()).state_dict()
+    weights = training.run()
+    after = load_model(weights, tiny_config()).state_dict()
+    continued = SGDMStage(replace(options, initial=weights, encoder_only=False)).module
+    learnt = cast(SGDMModule, training.average.module).probe.state_dict()
+    for name, x in cast(SGDMModule, continued).probe.state_dict().items():
+        assert torch.equal(x, learnt[name]), name
     changed = {name.split(".")[0] for name, x in after.items() if not torch.equal(x, before[name])}
     assert changed == {"mf_encoder"}
     records = [json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()]
@@ -213,8 +218,17 @@ def test_probe_reads_classes_and_weighs_thin_things() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
+    # The reader that learnt beside them judges latents, and learns nothing by that.
+    before = [x.detach().clone() for x in probe.reader.parameters()]
+    drawn = torch.cat([features[:, :4], torch.zeros(1, 4, 4, 4)]).requires_grad_()
+    probe.zero_grad()
+    probe.drawn_loss(drawn, classes).backward()
+    assert all(x.grad is None for x in probe.parameters())
+    assert all(torch.equal(x, y) for x, y in zip(before, probe.reader.parameters(), strict=True))
+    assert drawn.grad is not None and drawn.grad[1].abs().max() > 10 * drawn.grad[0].abs().max()
     unseen = torch.full_like(classes, -100)
     assert torch.isfinite(probe.loss(features, features[:, :4], unseen))
+    assert probe.drawn_loss(drawn, unseen).item() == 0.0
 
 
 @pytest.mark.parametrize(
