@@ -41,7 +41,14 @@ Run = Annotated[Path, typer.Option(help="Folder of this run: checkpoints, log, p
 Preset = Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
 BatchSize = Annotated[int, typer.Option(help="256 px windows a step, or as many pixels.")]
-LearningRate = Annotated[float, typer.Option(help="AdamW's learning rate on the plateau.")]
+Optimizer = Annotated[
+    str,
+    typer.Option(
+        help="adamw, or muon for the weights of convolutions and linear layers: learns faster from "
+        "nothing, takes about twice the learning rate."
+    ),
+]
+LearningRate = Annotated[float, typer.Option(help="Learning rate on the plateau.")]
 Initial = Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors).")]
 Workers = Annotated[int, typer.Option(help="Data loading processes.")]
 Seed = Annotated[int, typer.Option(help="Seed of data order, noise and initial weights.")]
@@ -73,6 +80,7 @@ def train_autoencoder(
     preset: Preset = "nano",
     steps: Steps = 6_000,
     batch: BatchSize = 16,
+    optimizer: Optimizer = "adamw",
     learning_rate: LearningRate = 7e-4,
     decay_share: DecayShare = 0.4,
     initial: Initial = None,
@@ -141,6 +149,7 @@ def train_sgdm(
     ] = 1.0,
     steps: Steps = 20_000,
     batch: BatchSize = 16,
+    optimizer: Optimizer = "adamw",
     learning_rate: LearningRate = 3e-4,
     decay_share: DecayShare = 0.25,
     mixed_precision: Precision = "bf16",

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, EMA, bf16 autocast, resumable checkpoints, progress, validation.
+"""The training loop: AdamW or Muon, EMA, autocast, resumable checkpoints, progress, validation.
 
 What is trained stands in `train_stages.py`; this file knows only a module whose forward is a loss.
 accelerate underneath: the same loop runs on a CPU, a GPU, or several (`accelerate launch`).
@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from c2gm.model.data.dataset import References
 from c2gm.model.data.mosaic import Kind
+from c2gm.model.muon import MuonAdamW
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 from c2gm.runtime.levels import SPANS
 
@@ -45,6 +46,7 @@ class TrainOptions:
     initial: Path | None = None
     steps: int = 10_000
     batch: int = 16
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
     warmup_steps: int = 200
@@ -154,6 +156,18 @@ class _Average:
         self._average.n_averaged += 1
 
 
+def _optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "muon":
+        return MuonAdamW(module, options.learning_rate, options.weight_decay)
+    return torch.optim.AdamW(
+        [p for p in module.parameters() if p.requires_grad],
+        lr=options.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+
+
 class Trainer:
     """Runs a stage to its last step, or to Ctrl-C, with a checkpoint either way."""
 
@@ -163,14 +177,7 @@ class Trainer:
             mixed_precision=None if options.mixed_precision == "no" else options.mixed_precision,
             cpu=not torch.cuda.is_available(),
         )
-        trainable = [p for p in stage.module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trainable,
-            lr=options.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        optimizer = _optimizer(stage.module, options)
         stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(stage.module, use_buffers=True).to(self.accelerator.device)
         self.average.requires_grad_(False).eval()
