@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from c2gm.benchmarks.rows import row_text
 from c2gm.model.checkpoint import load_model
 from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
@@ -16,7 +17,6 @@ from c2gm.model.evaluation.painter import SGDMPainter
 from c2gm.model.evaluation.scores import Networks
 
 STEPS = (4, 6, 8, 10, 20, 50)
-SHOWN = ("psnr_y", "ssim_y", "lpips", "fd_alexnet", "iou_built_up", "iou_building", "iou_road")
 
 
 def main() -> None:
@@ -39,9 +39,8 @@ def main() -> None:
         painter = SGDMPainter(model, steps, seed=0)
         reports[steps] = evaluate(painter, chosen, networks, lambda *_: None).report
         for condition, content in reports[steps]["conditions"].items():
-            row = content["detailed"]["overall"]["model"]
-            cells = [f"{name} {row[name]:.4f}" for name in SHOWN if row.get(name) is not None]
-            print(f"{steps:3d} steps  {condition:18s}  " + "  ".join(cells), flush=True)
+            values = content["detailed"]["overall"]["model"]
+            print(row_text(f"{steps:3d} steps  {condition:18s}", values), flush=True)
     if options.output is not None:
         options.output.write_text(json.dumps(reports, indent=1) + "\n")
 

@@ -176,7 +176,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--validate-minutes", type=float, default=20.0)
     parser.add_argument("--references", default="mixed")
     parser.add_argument("--no-reference-share", type=float, default=0.5)
     parser.add_argument("--mixed-precision", default="bf16", choices=("no", "bf16"))
@@ -193,8 +195,10 @@ def main() -> None:
             run=options.run,
             steps=options.steps,
             batch=options.batch,
+            optimizer=options.optimizer,
             learning_rate=options.learning_rate,
             decay_share=0.4,
+            validate_minutes=options.validate_minutes,
             references=options.references,
             no_reference_share=options.no_reference_share,
             mixed_precision=options.mixed_precision,
