@@ -22,6 +22,7 @@ import torch
 
 from c2gm.benchmarks.rows import mean_over_levels, row_text
 from c2gm.model.checkpoint import load_model
+from c2gm.model.config import DEFAULT_STEPS
 from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
 from c2gm.model.evaluation.lpips import packaged_network
 from c2gm.model.evaluation.painter import SGDMPainter
@@ -117,7 +118,9 @@ def score(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
             condition,
             SPANS if row.span is None else (row.span,),
         )
-        report = evaluate(kind(model, 10, arguments.seed), options, networks, lambda *_: None)
+        report = evaluate(
+            kind(model, DEFAULT_STEPS, arguments.seed), options, networks, lambda *_: None
+        )
         found |= report.report["conditions"]
     return found
 

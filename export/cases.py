@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from c2gm.model.config import DEFAULT_STEPS
 from c2gm.model.sampling import to_pictures
 from c2gm.model.scale_encoder import tokenize
 from c2gm.model.sgdm import SGDM, Condition
@@ -33,7 +34,7 @@ class CheckPlan:
     """
 
     windows: tuple[tuple[int, int], ...] = ((1, 256), (3, 320))
-    steps: int = 10
+    steps: int = DEFAULT_STEPS
     spread: int = 24
     every_step: int | None = 64
 

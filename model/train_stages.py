@@ -20,7 +20,7 @@ from c2gm.model.checkpoint import (
     save_probe,
 )
 from c2gm.model.class_probe import STRIDE, ClassProbe, ProbeScores
-from c2gm.model.config import PRESETS
+from c2gm.model.config import DEFAULT_STEPS, PRESETS
 from c2gm.model.data.dataset import MapPairs, collate
 from c2gm.model.evaluation.evaluate import enlarged_reference
 from c2gm.model.evaluation.metrics import psnr_y
@@ -34,8 +34,6 @@ from c2gm.runtime.levels import prompt_keys, scale_prompt
 
 LATENT_NOISE = 0.05
 """Noise on the latents while the autoencoder learns, so that it forgives the sampler's errors."""
-
-VALIDATION_STEPS = 10
 
 ENCODER_TILES = 144
 ENCODER_CLASSES = ("wood", "water", "built-up", "building", "road")
@@ -214,7 +212,7 @@ class SGDMStage:
             return self._validate_encoder(cast(SGDMModule, module), sheet)
         model = cast(SGDMModule, module).model
         samples = [s for s in self.pairs.validation(32) if s.imagery[..., 3].any()]
-        painter = SGDMPainter(model, VALIDATION_STEPS, self.options.seed)
+        painter = SGDMPainter(model, DEFAULT_STEPS, self.options.seed)
         parts = [samples[start : start + 8] for start in range(0, len(samples), 8)]
         output = np.concatenate([painter.paint(part) for part in parts])
         truth = np.stack([sample.target for sample in samples])

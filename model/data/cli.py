@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from c2gm.model.config import SHIPPED_WEIGHTS
+from c2gm.model.config import DEFAULT_STEPS, SHIPPED_WEIGHTS
 from c2gm.model.data.cscmg import write_cscmg
 from c2gm.model.data.manifest import write_manifest
 from c2gm.model.data.mosaic import GROUND_LEVEL, Extent
@@ -117,7 +117,7 @@ def own_references(
     checkpoint: Annotated[
         Path, typer.Option(help="Weights of the model that draws (.safetensors).")
     ] = SHIPPED_WEIGHTS,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps a tile.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps a tile.")] = DEFAULT_STEPS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Draw finished areas again, with a newer model.")

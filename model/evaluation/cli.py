@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from c2gm.model.config import SHIPPED_WEIGHTS
+from c2gm.model.config import DEFAULT_STEPS, SHIPPED_WEIGHTS
 from c2gm.runtime.errors import OptionError, OutputError
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Option(help="Weights of c2gm-train (.safetensors).", show_default="the shipped")
     ] = SHIPPED_WEIGHTS,
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 10,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = DEFAULT_STEPS,
     per_level: Annotated[
         int, typer.Option(help="Tiles of every level, and as many again of those with detail.")
     ] = 16,
