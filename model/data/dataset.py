@@ -53,7 +53,7 @@ REFERENCE_SHARES: dict[References, tuple[float, float]] = {
     "true": (0.0, 0.0),
     "degraded": (0.0, 1.0),
     "generated": (0.7, 1.0),
-    "mixed": (0.4, 0.5),
+    "mixed": (0.3, 0.3),
 }
 """Share of the model's own maps, and share of the rest that is degraded; what is left is true."""
 
