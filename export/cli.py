@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from c2gm.model.config import PRESETS, SHIPPED_WEIGHTS
+from c2gm.model.config import DEFAULT_STEPS, PRESETS, SHIPPED_WEIGHTS
 from c2gm.runtime.bundle import Provenance
 from c2gm.runtime.command import run_command
 from c2gm.runtime.errors import OptionError, WeightsError
@@ -68,7 +68,7 @@ def export(
     ] = None,
     steps: Annotated[
         int, typer.Option(min=1, max=1000, help="Default sampling steps of the bundle.")
-    ] = 10,
+    ] = DEFAULT_STEPS,
     quick_check: Annotated[
         bool, typer.Option("--quick-check", help="Compare on one window, at fewer time steps.")
     ] = False,
