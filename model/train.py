@@ -24,7 +24,7 @@ from c2gm.model.data.dataset import References
 from c2gm.model.data.mosaic import Kind
 from c2gm.model.muon import MuonAdamW
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
-from c2gm.runtime.levels import SPANS
+from c2gm.runtime.levels import SPANS, check_spans
 
 Batch = Mapping[str, Tensor]
 
@@ -80,8 +80,7 @@ class TrainOptions:
             if choices and (value := getattr(self, name)) not in choices:
                 flag = name.replace("_", "-")
                 raise OptionError(f"--{flag} is {value!r}, choose from {', '.join(choices)}")
-        if not self.spans or not set(self.spans) <= set(SPANS):
-            raise OptionError(f"--spans {self.spans}: choose from {', '.join(map(str, SPANS))}")
+        check_spans(self.spans)
         unknown = set(self.kinds) - set(get_args(Kind))
         if unknown:
             raise OptionError(

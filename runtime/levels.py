@@ -1,7 +1,9 @@
 """The table of map levels and the scale prompt (method, section 4): the only place for both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from c2gm.runtime.errors import OptionError
 
 TILE_SIZE = 256
 """Side of a map tile in pixels."""
@@ -42,6 +44,12 @@ LEVELS: dict[int, Level] = {
 
 SPANS: tuple[int, ...] = (2, 1)
 """Cascade spans in levels, preferred first: 2 is called 4X, 1 is called 2X."""
+
+
+def check_spans(spans: Sequence[int]) -> None:
+    """Raises OptionError unless `spans` are some of SPANS, at least one."""
+    if not spans or not set(spans) <= set(SPANS):
+        raise OptionError(f"spans are {tuple(spans)}, choose from {', '.join(map(str, SPANS))}")
 
 
 def scale_prompt(zoom: int, span: int | None) -> str:

@@ -16,7 +16,7 @@ from c2gm.model.evaluation.painter import Painter
 from c2gm.model.evaluation.scores import FEWEST_TILES, METRICS, Indices, Networks, Scores, TrueMaps
 from c2gm.model.maps.cartography import BACKGROUND
 from c2gm.runtime.errors import DataError, OptionError
-from c2gm.runtime.levels import LEVELS, SPANS
+from c2gm.runtime.levels import LEVELS, SPANS, check_spans
 
 Progress = Callable[[int, int], None]
 """Called with tiles painted so far and in all."""
@@ -57,8 +57,7 @@ class EvaluateOptions:
             raise OptionError(
                 f"--coarsest {self.coarsest}: expected {min(LEVELS)} to {max(LEVELS)}"
             )
-        if not self.spans or not set(self.spans) <= set(SPANS):
-            raise OptionError(f"--spans {self.spans}: choose from {', '.join(map(str, SPANS))}")
+        check_spans(self.spans)
 
 
 def choose_tiles(options: EvaluateOptions) -> tuple[list[Sample], dict[str, Indices], list[str]]:
