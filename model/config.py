@@ -113,7 +113,7 @@ NANO = ModelConfig(
     text=TextConfig(width=32, heads=4, layers=2),
     autoencoder=AutoencoderConfig(
         kind="light",
-        latent_channels=8,
+        latent_channels=16,
         scaling_factor=1.0,
         encoder_channels=(48, 96),
         decoder_channels=(96, 128),
