@@ -45,7 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "tiny", tiny_config())
     monkeypatch.setattr(train_stages, "STATISTICS_BATCHES", 2)
-    monkeypatch.setattr(train_stages, "VALIDATION_STEPS", 2)
+    monkeypatch.setattr(train_stages, "DEFAULT_STEPS", 2)
 
 
 @pytest.fixture
