@@ -143,9 +143,9 @@ NANO = ModelConfig(
 
 PRESETS: dict[str, ModelConfig] = {config.name: config for config in (FULL, NANO)}
 
-DEFAULT_STEPS = 6
-"""DDIM steps a picture: more draw thin roads a little better and everything else worse, measured by
-`benchmarks/few_steps.py`."""
+DEFAULT_STEPS = 3
+"""DDIM steps a picture: the best LPIPS and FD; fewer find fewer roads, more are worse in everything, by
+`benchmarks/few_steps.py` (docs/training.md)."""
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
 """The weights of `nano` that come with the package."""
