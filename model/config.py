@@ -144,8 +144,8 @@ NANO = ModelConfig(
 PRESETS: dict[str, ModelConfig] = {config.name: config for config in (FULL, NANO)}
 
 DEFAULT_STEPS = 3
-"""DDIM steps a picture: the best LPIPS and FD; fewer find fewer roads, more are worse in everything, by
-`benchmarks/few_steps.py` (docs/training.md)."""
+"""DDIM steps a picture, chosen by LPIPS and FD (`benchmarks/few_steps.py`, docs/training.md): one
+paints no roads, more than four are worse in everything."""
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
 """The weights of `nano` that come with the package."""
