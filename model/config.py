@@ -145,7 +145,7 @@ PRESETS: dict[str, ModelConfig] = {config.name: config for config in (FULL, NANO
 
 DEFAULT_STEPS = 3
 """DDIM steps a picture, chosen by LPIPS and FD (`benchmarks/few_steps.py`, docs/training.md): one
-paints no roads, more than four are worse in everything."""
+finds half the roads without a reference, more than four are worse in everything."""
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
 """The weights of `nano` that come with the package."""
