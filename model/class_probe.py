@@ -89,13 +89,14 @@ class ClassProbe(nn.Module):
         """
         seen = image[:, :, ::STRIDE, ::STRIDE]
         shade = ((seen + 1.0) * (SHADES / 2)).long().clamp(0, SHADES - 1)
-        classes = self.table[(shade[:, 0] * SHADES + shade[:, 1]) * SHADES + shade[:, 2]]
+        red, green, blue = shade.unbind(dim=1)
+        classes = self.table[red, green, blue]
         invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
         return classes.masked_fill(invalid, _IGNORED)
 
     def logits(self, f_cond: Tensor) -> Tensor:
         """F_cond (b, c, h, h) -> (b, len(GROUPS), 4h, 4h), float32: a value for every class."""
-        return functional.pixel_shuffle(self.classes(f_cond).float(), _CELL)
+        return _by_pixel(self.classes(f_cond))
 
     @torch.no_grad()
     def cell_weights(self, classes: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class ClassProbe(nn.Module):
         if not bool((classes != _IGNORED).any()):
             return guess_error
         noisy = latents.detach() + READER_NOISE * torch.randn_like(latents)
-        read = functional.pixel_shuffle(self.reader(noisy).float(), _CELL)
+        read = _by_pixel(self.reader(noisy))
         return (
             guess_error + self.entropy(self.logits(f_cond), classes) + self.entropy(read, classes)
         )
@@ -130,8 +131,7 @@ class ClassProbe(nn.Module):
         frozen = {name: x.detach() for name, x in self.reader.named_parameters()}
         cells: Tensor = torch.func.functional_call(self.reader, frozen, (predicted,))
         repeated = classes.repeat(predicted.shape[0] // classes.shape[0], 1, 1)
-        logits = functional.pixel_shuffle(cells.float(), _CELL)
-        return DRAWN_WEIGHT * self.entropy(logits, repeated)
+        return DRAWN_WEIGHT * self.entropy(_by_pixel(cells), repeated)
 
     def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Cross-entropy weighted by GROUPS, mean over valid pixels."""
@@ -141,6 +141,11 @@ class ClassProbe(nn.Module):
         """Classes (b, h, w) as a picture uint8 (b, h, w, 3), each in its first PALETTE colour."""
         first = torch.tensor([PALETTE[members[0]] for _, members in GROUPS.values()])
         return first.to(torch.uint8)[classes.clamp(min=0).cpu()]
+
+
+def _by_pixel(cells: Tensor) -> Tensor:
+    """(b, len(GROUPS) * _CELL^2, h, h) -> logits (b, len(GROUPS), 4h, 4h), float32."""
+    return functional.pixel_shuffle(cells.float(), _CELL)
 
 
 class ProbeScores:

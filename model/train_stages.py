@@ -1,6 +1,7 @@
 """What is trained: the light autoencoder on map tiles, then the SGDM on pairs."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -153,13 +154,7 @@ class SGDMModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 19, cells weighted, plus the probe's error; with `encoder_only` the latter alone."""
         classes = self.probe.read(batch["image"], batch["imagery"])
-
-        def probe(f_cond: Tensor, latents: Tensor) -> Tensor:
-            return self.probe.loss(f_cond, latents, classes)
-
-        def judge(predicted: Tensor) -> Tensor:
-            return self.probe.drawn_loss(predicted, classes)
-
+        probe = partial(self.probe.loss, classes=classes)
         if self.options.encoder_only:
             return self.model.encoder_loss(self.training_batch(batch), probe)
         return self.model.training_loss(
@@ -168,7 +163,7 @@ class SGDMModule(nn.Module):
             draws=self.options.draws,
             noise_bias=self.options.noise_bias,
             probe=probe,
-            judge=judge if self.judged else None,
+            judge=partial(self.probe.drawn_loss, classes=classes) if self.judged else None,
             cell_weights=self.probe.cell_weights(classes),
         )
 

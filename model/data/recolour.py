@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from c2gm.model.data.mosaic import Picture
-from c2gm.model.maps.classes import SHADES, class_table
+from c2gm.model.maps.classes import CLASSES, SHADES, class_table
 from c2gm.model.maps.style import PALETTE
 
 WATER, BUILDING, GREEN, FIELD = 1, 2, 3, 4
 _MEMBERS = {
-    WATER: ("water",),
-    BUILDING: ("building", "building_edge", "block"),
+    WATER: CLASSES["water"],
+    BUILDING: CLASSES["building"],
     GREEN: ("wood", "wetland"),
     FIELD: ("farmland", "grass", "park", "pitch", "cemetery"),
 }
@@ -64,8 +64,8 @@ def recolour(imagery: Picture, target: Picture, rng: Generator) -> Picture:
     chosen = rng.random(3) < (_WATER_SHARE, _ROOF_SHARE, _GREEN_SHARE)
     if not chosen.any():
         return imagery
-    shade = target.astype(np.int32) // (256 // SHADES)
-    groups = _groups()[(shade[..., 0] * SHADES + shade[..., 1]) * SHADES + shade[..., 2]]
+    red, green, blue = np.moveaxis(target // (256 // SHADES), -1, 0)
+    groups = _groups()[red, green, blue]
     colours = imagery[..., :3].astype(np.float32)
     if chosen[0]:
         _blend(colours, _areas(groups == WATER), _another_water, rng)
@@ -77,10 +77,15 @@ def recolour(imagery: Picture, target: Picture, rng: Generator) -> Picture:
     return np.concatenate([varied * (imagery[..., 3:] > 0), imagery[..., 3:]], axis=2)
 
 
+def _picture(mask: NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray((mask * 255).astype(np.uint8))
+
+
 def _areas(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask without strips thinner than _STREAM."""
-    image = Image.fromarray((mask * 255).astype(np.uint8))
-    opened = image.filter(ImageFilter.MinFilter(_STREAM)).filter(ImageFilter.MaxFilter(_STREAM))
+    opened = (
+        _picture(mask).filter(ImageFilter.MinFilter(_STREAM)).filter(ImageFilter.MaxFilter(_STREAM))
+    )
     return np.asarray(opened) > 0
 
 
@@ -96,8 +101,8 @@ def _blend(
     """
     if not mask.any():
         return
-    image = Image.fromarray((mask * 255).astype(np.uint8))
-    soft = np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 1.5)))))
+    blur = ImageFilter.GaussianBlur(float(rng.uniform(0.5, 1.5)))
+    soft = np.asarray(_picture(mask).filter(blur))
     inside = soft > 0
     share = soft[inside, None].astype(np.float32) / 255.0
     seen = colours[inside]

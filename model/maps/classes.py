@@ -26,7 +26,7 @@ SHADES = 64
 
 
 def class_table(group_of: Mapping[str, int]) -> NDArray[np.uint8]:
-    """A number for every colour of SHADES^3, red first: that of the nearest PALETTE colour.
+    """A number for every colour (SHADES, SHADES, SHADES), red first: the nearest PALETTE colour's.
 
     `group_of`: the number of every PALETTE name. Quicker than `read_classes` and about as good,
     for training.
@@ -36,7 +36,7 @@ def class_table(group_of: Mapping[str, int]) -> NDArray[np.uint8]:
     grid = np.stack(np.meshgrid(middle, middle, middle, indexing="ij"), axis=-1).reshape(-1, 3)
     distance = (colours**2).sum(axis=1) - 2.0 * (grid @ colours.T)
     groups = np.array([group_of[name] for name in PALETTE], dtype=np.uint8)
-    return np.asarray(groups[distance.argmin(axis=1)])
+    return np.asarray(groups[distance.argmin(axis=1)].reshape(SHADES, SHADES, SHADES))
 
 
 @lru_cache(maxsize=1)
