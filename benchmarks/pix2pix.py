@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from c2gm.model.critic import players
 from c2gm.model.data.dataset import MapPairs, Sample, collate
 from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
 from c2gm.model.evaluation.lpips import packaged_network
@@ -114,14 +115,10 @@ class Pix2PixModule(nn.Module):
         """The sum of both players' losses."""
         condition, truth = conditions(batch), batch["image"]
         picture = self.generator(condition)
-        fixed = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        judged = torch.func.functional_call(self.discriminator, fixed, (condition, picture))
-        fooled = functional.softplus(-judged).mean()
-        found = functional.softplus(self.discriminator(condition, picture.detach())).mean()
-        missed = functional.softplus(-self.discriminator(condition, truth)).mean()
+        fooled, verdict = players(self.discriminator, condition, truth, picture)
         # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
         error: Tensor = (picture - truth).abs().mean()
-        return PICTURE_WEIGHT * error + fooled + 0.5 * (found + missed)
+        return PICTURE_WEIGHT * error + fooled + verdict
 
 
 class Pix2PixPainter:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from c2gm.model.critic import untaught
 from c2gm.model.maps.classes import CLASSES, SHADES, class_table
 from c2gm.model.maps.style import PALETTE
 from c2gm.runtime.bundle import LATENT_FACTOR
@@ -128,8 +129,7 @@ class ClassProbe(nn.Module):
         """
         if not bool((classes != _IGNORED).any()):
             return predicted.new_zeros(())
-        frozen = {name: x.detach() for name, x in self.reader.named_parameters()}
-        cells: Tensor = torch.func.functional_call(self.reader, frozen, (predicted,))
+        cells = untaught(self.reader, predicted)
         repeated = classes.repeat(predicted.shape[0] // classes.shape[0], 1, 1)
         return DRAWN_WEIGHT * self.entropy(_by_pixel(cells), repeated)
 

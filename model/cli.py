@@ -147,6 +147,13 @@ def train_sgdm(
         float,
         typer.Option(help="1 draws time steps evenly (eq. 19), 3 mostly noisy ones."),
     ] = 1.0,
+    critic_share: Annotated[
+        float,
+        typer.Option(
+            help="Let a critic push for drawings that look like maps, with this share of the "
+            "square error's force; for the last part. 0: no critic."
+        ),
+    ] = 0.0,
     steps: Steps = 20_000,
     batch: BatchSize = 16,
     optimizer: Optimizer = "adamw",

@@ -164,7 +164,7 @@ class SGDM(nn.Module):
         draws: int = 1,
         noise_bias: float = 1.0,
         probe: Callable[[Tensor, Tensor], Tensor] | None = None,
-        judge: Callable[[Tensor], Tensor] | None = None,
+        judge: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         cell_weights: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
@@ -179,7 +179,8 @@ class SGDM(nn.Module):
         dwells where the imagery decides what is drawn.
         `probe`: a loss of F_cond and the latents, which is added. It reaches the MFEncoder without
         noise and without the U-Net between; nothing of it is kept (class_probe.py).
-        `judge`: a loss of the predicted z_0 (b * draws, c, h, h), which is added.
+        `judge`: a loss of the predicted z_0 (b * draws, c, h, h), the true one (b, c, h, h) and
+        F_cond, which is added.
         `cell_weights` (b, 1, h, w): weights of latent cells in the mean.
         `timestep` int64 (n) and `noise` (n, c, h, h), n = b * draws with a pair's draws a batch
         apart, are drawn unless given (validation).
@@ -191,6 +192,7 @@ class SGDM(nn.Module):
         states, pooled = self.text_encoder(batch.token_ids)
         f_cond, condition = self._condition(batch.imagery, batch.reference, batch.has_reference)
         extra = None if probe is None else probe(f_cond, latents)
+        truth = latents
         if draws > 1:
             latents, states, pooled = (_repeat(x, draws) for x in (latents, states, pooled))
             condition = Condition(*(_repeat(x, draws) for x in condition))
@@ -207,7 +209,7 @@ class SGDM(nn.Module):
             per_sample = per_sample * self._min_snr_weight(timestep, min_snr_gamma)
         total = per_sample.mean()
         if judge is not None:
-            total = total + judge(self.predicted(noised, output, timestep))
+            total = total + judge(self.predicted(noised, output, timestep), truth, f_cond)
         return total if extra is None else total + extra
 
     def _draw_timesteps(self, latents: Tensor, draws: int, noise_bias: float = 1.0) -> Tensor:

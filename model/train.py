@@ -61,6 +61,7 @@ class TrainOptions:
     loss: Literal["l2", "l1"] = "l2"
     draws: int = 1
     noise_bias: float = 1.0
+    critic_share: float = 0.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
     freeze_encoder: bool = False
@@ -86,6 +87,8 @@ class TrainOptions:
             raise OptionError(
                 f"--kinds {', '.join(sorted(unknown))}: choose from {', '.join(get_args(Kind))}"
             )
+        if self.critic_share < 0:
+            raise OptionError(f"--critic-share is {self.critic_share}, need 0 or more")
         if self.noise_bias <= 0:
             raise OptionError(f"--noise-bias is {self.noise_bias}, need more than 0")
         if any(weight < 0 for weight in self.level_weights.values()):

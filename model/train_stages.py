@@ -22,6 +22,7 @@ from c2gm.model.checkpoint import (
 )
 from c2gm.model.class_probe import STRIDE, ClassProbe, ProbeScores
 from c2gm.model.config import DEFAULT_STEPS, PRESETS
+from c2gm.model.critic import LatentCritic, balanced, players
 from c2gm.model.data.dataset import MapPairs, collate
 from c2gm.model.evaluation.evaluate import enlarged_reference
 from c2gm.model.evaluation.metrics import psnr_y
@@ -135,6 +136,16 @@ class SGDMModule(nn.Module):
         )
         # Epsilon divided by a vanishing signal says nothing of z_0.
         self.judged = config.schedule.prediction_type == "v_prediction"
+        self.critic: LatentCritic | None = None
+        if options.critic_share:
+            if not self.judged:
+                raise OptionError(
+                    f"--critic-share is for models that predict v, preset {config.name!r} predicts "
+                    f"{config.schedule.prediction_type}; leave it out"
+                )
+            self.critic = LatentCritic(
+                config.condition.output_channels, config.autoencoder.latent_channels
+            )
         if options.encoder_only:
             model.requires_grad_(False)
             model.mf_encoder.requires_grad_(True)
@@ -163,9 +174,17 @@ class SGDMModule(nn.Module):
             draws=self.options.draws,
             noise_bias=self.options.noise_bias,
             probe=probe,
-            judge=partial(self.probe.drawn_loss, classes=classes) if self.judged else None,
+            judge=partial(self._judge, classes) if self.judged else None,
             cell_weights=self.probe.cell_weights(classes),
         )
+
+    def _judge(self, classes: Tensor, drawn: Tensor, truth: Tensor, f_cond: Tensor) -> Tensor:
+        """What predicted latents lack: the right classes and, with a critic, the look of a map."""
+        total = self.probe.drawn_loss(drawn, classes)
+        if self.critic is None:
+            return total
+        fooled, verdict = players(self.critic, f_cond, truth, drawn)
+        return total + balanced(fooled, drawn, truth, self.options.critic_share) + verdict
 
 
 class SGDMStage:
