@@ -8,7 +8,7 @@ python -m c2gm.benchmarks.ablation --dataset runs/dataset --autoencoder ae.safet
     --run runs/ablation --steps 1200
 
 Printed are means over levels 14-18, which every row paints. A row that is finished is not trained
-again.
+again; `--rows` takes some of them, for several machines or processes.
 """
 
 import argparse
@@ -139,9 +139,11 @@ def main() -> None:
     parser.add_argument("--mixed-precision", default="bf16", choices=("no", "bf16"))
     parser.add_argument("--per-level", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    names = [row.name for row in ROWS]
+    parser.add_argument("--rows", nargs="+", default=names, choices=names)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
-    for row in ROWS:
+    for row in (row for row in ROWS if row.name in arguments.rows):
         results[row.name] = score(row, train(row, arguments), arguments)
         for condition, content in results[row.name].items():
             values = mean_over_levels(content["detailed"], SCORED_LEVELS)
