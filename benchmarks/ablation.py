@@ -92,6 +92,7 @@ def train(row: Row, arguments: argparse.Namespace) -> Path:
         batch=arguments.batch,
         optimizer="muon",
         learning_rate=arguments.learning_rate,
+        warmup_steps=max(1, arguments.steps // 10),
         decay_share=0.5,
         no_reference_share=1.0 if row.span is None else NO_REFERENCE_SHARE,
         spans=SPANS if row.span is None else (row.span,),

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from c2gm.model.config import DEFAULT_STEPS, PRESETS, SHIPPED_WEIGHTS
-from c2gm.runtime.bundle import Provenance
+from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.bundle import Bundle, Provenance
 from c2gm.runtime.command import run_command
 from c2gm.runtime.errors import OptionError, WeightsError
 
@@ -30,10 +31,22 @@ Examples:
 
   c2gm-export --preset full --random-weights --quick-check   full size, for time and memory
 
+  c2gm-export --precision fp16 --engine tensorrt-rtx --targets 8.6,8.9   with engines for RTX 30, 40
+
+  c2gm-export --add-to map.c2gm --engine tensorrt-rtx --targets 12.0   to a bundle that exists
+
 Provenance and licence of the weights are read from NAME.json beside NAME.safetensors and shown to
 every user of the bundle. Exit codes: 0 written, 2 wrong options, 8 output exists or cannot be
-written, 9 disk full, 11 weights missing or not fitting, 13 a graph differs from the model.
+written, 9 disk full, 11 weights missing or not fitting, 13 a graph differs from the model; with
+--engine also 6 no bundle, 7 TensorRT missing or without the GPU it needs, 14 engine not built.
 """
+
+
+class Engine(StrEnum):
+    """Flavour of TensorRT."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
 
 
 class Precision(StrEnum):
@@ -75,8 +88,34 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="Add TensorRT engines: tensorrt-rtx for any RTX GPU, needs none itself; tensorrt "
+            "for the GPU at hand."
+        ),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="Compute capabilities for tensorrt-rtx: 8.6 (RTX 30), 8.9, 12.0.")
+    ] = "",
+    buckets: Annotated[
+        str, typer.Option(help="Batch sizes that engines are built for.")
+    ] = ",".join(map(str, BUCKETS)),
+    sides: Annotated[
+        str, typer.Option(help="Window sides in pixels that engines are built for; default: 256.")
+    ] = "",
+    add_to: Annotated[
+        Path | None,
+        typer.Option(help="Add engines to this bundle instead of exporting one."),
+    ] = None,
 ) -> None:
-    """Load the weights, export, tell where the bundle is."""
+    """Load the weights, export, build engines, tell where the bundle is."""
+    if engine is None and (targets or sides or add_to is not None):
+        raise OptionError(
+            "--targets, --sides and --add-to go with --engine; add --engine tensorrt-rtx"
+        )
+    capabilities = [target.strip() for target in targets.split(",") if target.strip()]
+    rows, widths = _numbers("--buckets", buckets), _numbers("--sides", sides)
     if random_weights and checkpoint is not None:
         raise OptionError("--checkpoint and --random-weights exclude each other; give one of them")
     if preset is not None and not random_weights:
@@ -84,6 +123,10 @@ def export(
     preset = preset or "nano"
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
+    if add_to is not None and (checkpoint or random_weights or output):
+        raise OptionError(
+            "--add-to takes a bundle as it is; leave --checkpoint, --random-weights, --output out"
+        )
     checkpoint = checkpoint or SHIPPED_WEIGHTS
     name = f"{preset}-random" if random_weights else checkpoint.stem
     output = output or Path(f"{name}-{precision.value}.c2gm")
@@ -92,6 +135,31 @@ def export(
     def progress(line: str) -> None:
         print(f"[{time.monotonic() - start:5.0f} s] {line}", file=sys.stderr, flush=True)
 
+    def add_engines(folder: Path) -> None:
+        from c2gm.export.tensorrt import build_engines
+
+        assert engine is not None
+        made = build_engines(
+            Bundle.read(folder),
+            engine.value,
+            capabilities,
+            buckets=rows,
+            sides=widths,
+            progress=progress,
+        )
+        size = sum(file.stat().st_size for file in made.iterdir()) / 1e6
+        progress(
+            f"{made}: {size:.1f} MB, try it with c2gm-infer --model {folder} --backend {engine}"
+        )
+
+    if add_to is not None:
+        add_engines(add_to)
+        return
+    if engine is not None:
+        # Before the export, which takes minutes: is there a library, can it build for these?
+        from c2gm.export.tensorrt import check_targets
+
+        check_targets(engine.value, capabilities)
     # torch takes seconds to import: wrong options are answered before.
     from c2gm.export.cases import CheckPlan
     from c2gm.export.pack import RANDOM_WEIGHTS, check_output, export_bundle
@@ -121,6 +189,16 @@ def export(
     )
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     progress(f"{folder}: {size:.1f} MB, try it with c2gm-infer --model {folder}")
+    if engine is not None:
+        add_engines(folder)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """`1,2,4` -> (1, 2, 4). Raises OptionError."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise OptionError(f"{option} is {text!r}, expected whole numbers as in 1,2,4") from None
 
 
 def read_provenance(checkpoint: Path) -> Provenance:

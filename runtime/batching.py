@@ -35,19 +35,13 @@ def bucket_of(rows: int, buckets: Sequence[int] = BUCKETS) -> int:
 class Slots(Generic[T]):
     """The rows of one batch; items are admitted to the lowest free row."""
 
-    def __init__(
-        self, capacity: int, buckets: Sequence[int] = BUCKETS, *, fixed_bucket: bool = True
-    ) -> None:
-        """`fixed_bucket`: always run the bucket of `capacity`, so that the arithmetic of a row
-        never depends on how full the batch is; otherwise the smallest that holds the rows in use.
-        Raises ValueError for a capacity below 1 or above the largest bucket.
-        """
+    def __init__(self, capacity: int, buckets: Sequence[int] = BUCKETS) -> None:
+        """Raises ValueError for a capacity below 1 or above the largest bucket."""
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}, expected at least 1")
         self.capacity = capacity
-        self.largest_bucket = bucket_of(capacity, buckets)
-        self._buckets = tuple(sorted(buckets))
-        self._fixed = fixed_bucket
+        self.bucket = bucket_of(capacity, buckets)
+        """Batch size to run, however full it is: a row's arithmetic must not depend on that."""
         self._rows: list[Slot[T] | None] = [None] * capacity
 
     def __len__(self) -> int:
@@ -61,14 +55,6 @@ class Slots(Generic[T]):
     def free(self) -> int:
         """Number of free rows."""
         return self.capacity - len(self)
-
-    @property
-    def bucket(self) -> int:
-        """Batch size to run now; rows are never moved, so it covers the highest one in use."""
-        if self._fixed:
-            return self.largest_bucket
-        used = [slot.row for slot in self]
-        return bucket_of(used[-1] + 1 if used else 1, self._buckets)
 
     def admit(self, item: T) -> Slot[T]:
         """Give an item the lowest free row. Raises ValueError if there is none."""

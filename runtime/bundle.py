@@ -7,6 +7,7 @@ manifest with their size and SHA-256, may not leave the folder, and are checked 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -57,6 +58,22 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     value_range: tuple[float, float] | None = None
 
+    def at(self, rows: int, side: int) -> tuple[int, ...]:
+        """The shape for so many windows of `side` pixels: `b` rows, `H` side, `h` latent cells.
+
+        Raises ValueError for a symbol that is none of b, H, h, h/2 and h/4.
+        """
+        cells = side // LATENT_FACTOR
+        sizes = {"b": rows, "H": side, "h": cells, "h/2": cells // 2, "h/4": cells // 4}
+        unknown = [size for size in self.shape if isinstance(size, str) and size not in sizes]
+        if unknown:
+            raise ValueError(f"{self.name} has the dimensions {unknown}, known are {list(sizes)}")
+        return tuple(sizes[size] if isinstance(size, str) else size for size in self.shape)
+
+    def bytes(self, rows: int, side: int) -> int:
+        """Memory of the tensor for so many windows of `side` pixels."""
+        return math.prod(self.at(rows, side)) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
@@ -98,7 +115,11 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything that a run needs to know about a bundle."""
+    """Everything that a run needs to know about a bundle.
+
+    `window_sides`: of the windows that engines are built for, in pixels; the graphs themselves take
+    any multiple of `window_multiple`.
+    """
 
     format_version: int
     name: str
@@ -116,6 +137,7 @@ class Manifest:
     files: tuple[FileSpec, ...]
     provenance: Provenance
     window_multiple: int = 64
+    window_sides: tuple[int, ...] = (TILE_SIZE,)
 
     def early_stop_of(self, level: int, span: int | None) -> EarlyStop:
         """The early-stopping rule of one scale prompt; never stopping where none is given."""
@@ -172,7 +194,7 @@ class Bundle:
         manifest = read_manifest(folder)
         listed = [f for graph in manifest.graphs.values() for f in graph.files]
         for spec in (*listed, *manifest.files):
-            _verify_file(folder, spec)
+            verify_file(folder, spec)
         embeddings = _read_embeddings(folder)
         given = {"states": embeddings.states.shape[1:], "pooled": embeddings.pooled.shape[1:]}
         for tensor in manifest.graphs["denoise"].inputs:
@@ -259,6 +281,11 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
         multiple < 1 or TILE_SIZE % multiple != 0,
         f"window_multiple is {multiple}, expected a divisor of {TILE_SIZE}",
     )
+    sides = manifest.window_sides
+    yield (
+        not sides or any(side < 1 or side % multiple for side in sides),
+        f"window_sides are {sides}, expected multiples of {multiple}",
+    )
     for graph_name, (inputs, outputs) in TENSORS.items():
         graph = manifest.graphs[graph_name]
         for what, tensors, expected in (
@@ -300,7 +327,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _verify_file(folder: Path, spec: FileSpec) -> None:
+def verify_file(folder: Path, spec: FileSpec) -> None:
+    """Raise BundleError unless a file lies in `folder` with the size and hash that `spec` says."""
     if Path(spec.name).name != spec.name or spec.name in ("", ".", ".."):
         raise BundleError(f"{folder}: file name {spec.name!r} leaves the bundle; don't use it")
     path = folder / spec.name

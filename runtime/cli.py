@@ -77,7 +77,8 @@ def infer(
         Path | None, typer.Option(help="Model bundle (folder). Default: the shipped one.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help=f"One of auto, {', '.join(BACKENDS)}; auto is onnxruntime.")
+        str,
+        typer.Option(help=f"One of auto, {', '.join(BACKENDS)}; auto: the first that can run."),
     ] = "auto",
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a tile. Default: the model's.")

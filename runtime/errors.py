@@ -83,6 +83,12 @@ class ParityError(C2GMError):
     exit_code = 13
 
 
+class EngineBuildError(C2GMError):
+    """TensorRT could not build an engine of a graph, or not in the precision asked for."""
+
+    exit_code = 14
+
+
 class Interrupted(C2GMError):
     """The run was stopped by the user (Ctrl-C)."""
 

@@ -60,7 +60,7 @@ def estimate(options: InferOptions) -> Estimate:
             probe_level=job.plan.levels[-1],
             probe_tiles=made,
             probe_seconds=elapsed,
-            backend=job.backend.describe(),
+            backend=job.backend_text,
             model=job.model_name,
             warnings=job.warnings,
         )
@@ -91,6 +91,7 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
         elapsed = perf_counter() - start
     finally:
         reader.close()
+        sampler.close()
     return (
         tiles,
         None if sampler.busy else size,

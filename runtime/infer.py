@@ -106,7 +106,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
         seconds_total=total,
         tiles_per_second=made / total,
         steps_per_tile=count.steps / made if made else 0.0,
-        backend=job.backend.describe(),
+        backend=job.backend_text,
         model=job.model_name,
         warnings=job.warnings,
     )
@@ -168,6 +168,7 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
             reader.close()
         finally:  # a second Ctrl-C, while a window is being read, must not leave the writer waiting
             writer.close()
+            sampler.close()
     writer.raise_error()
     return count
 

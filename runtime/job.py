@@ -11,7 +11,7 @@ from typing import get_args
 from c2gm.runtime.area import area_of_bounds, read_area
 from c2gm.runtime.backends import open_backend
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.batching import BUCKETS, bucket_of
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
 from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
@@ -75,6 +75,7 @@ class Job:
     steps: int
     recipe: Recipe
     warnings: tuple[str, ...]
+    passed_over: tuple[str, ...]
     stopwatch: Stopwatch
 
     @property
@@ -82,13 +83,19 @@ class Job:
         """Model and precision, for users."""
         return f"{self.bundle.manifest.name} ({self.bundle.manifest.precision})"
 
+    @property
+    def backend_text(self) -> str:
+        """Backend, for users: what it is, and where `auto` chose it, why not a faster one."""
+        why = "; ".join(self.passed_over)
+        return self.backend.describe() + (f" (auto; {why})" if why else "")
+
     def sampler(self) -> Sampler[Ground]:
         """The sampling loop for this run's windows."""
         with self.stopwatch.part("load"):
             return Sampler(
                 self.bundle,
                 self.backend,
-                side=Window(0, 0, 0, self.plan.side, self.plan.halo).size,
+                side=_window_pixels(self.options),
                 batch=self.options.batch,
                 steps=self.steps,
                 stopwatch=self.stopwatch,
@@ -192,12 +199,15 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 f"{options.reference} and {options.imagery} do not overlap; give a map of the same "
                 "ground, or leave --reference out"
             )
+        rows = bucket_of(options.batch)
+        opened = open_backend(options.backend, bundle, rows, _window_pixels(options))
         yield Job(
             options=options,
             scene=scene,
             base_map=base_map,
             bundle=bundle,
-            backend=open_backend(options.backend, bundle),
+            backend=opened.backend,
+            passed_over=opened.passed_over,
             plan=planned,
             steps=steps,
             recipe=Recipe(
@@ -210,6 +220,11 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             warnings=tuple(w for w in (warning, *scene.warnings, _gap_warning(levels)) if w),
             stopwatch=stopwatch,
         )
+
+
+def _window_pixels(options: InferOptions) -> int:
+    """Side of all windows of a run, halo included."""
+    return Window(0, 0, 0, options.window, options.halo).size
 
 
 def check_options(options: InferOptions) -> None:

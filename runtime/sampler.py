@@ -8,12 +8,12 @@ which finishes makes room for the next one while the others go on.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import Backend
+from c2gm.runtime.backends.base import Backend, StepRows
 from c2gm.runtime.batching import BUCKETS, Slot, Slots
 from c2gm.runtime.bundle import Bundle, EarlyStop
 from c2gm.runtime.errors import BundleError
@@ -53,11 +53,9 @@ class Finished(Generic[Key]):
 
 
 class Sampler(Generic[Key]):
-    """Continuous batching over the graphs of a bundle.
+    """Continuous batching over the rows of a backend's loop.
 
-    All windows of one sampler have the same side. The condition graph and the decoder run one
-    window at a time, the denoiser always at the same bucket: so a window's arithmetic does not
-    depend on its neighbours in the batch.
+    All windows of one sampler have the same side.
     """
 
     def __init__(
@@ -85,23 +83,15 @@ class Sampler(Generic[Key]):
         self._stopwatch = stopwatch or Stopwatch()
         self._timesteps = manifest.schedule.timesteps(steps)
         self._coefficients = manifest.schedule.ddim_coefficients(steps).astype(np.float32)
-        self._condition = backend.load("condition")
-        self._denoise = backend.load("denoise")
-        self._decoder = backend.load("vae_decoder")
         self._side = side
-        self._features = tuple(spec.name for spec in manifest.graphs["condition"].outputs)
-        rows, cells = self.slots.largest_bucket, side // manifest.latent_factor
-        latents = (rows, manifest.latent_channels, cells, cells)
-        self._buffers: dict[str, NDArray[Any]] = {
-            "latents": np.zeros(latents, np.float32),
-            "previous_x0": np.zeros(latents, np.float32),
-            "timestep": np.zeros(rows, np.int64),
-            "coefficients": np.zeros((rows, self._coefficients.shape[1]), np.float32),
-            "active": np.zeros(rows, np.float32),
-            "states": np.zeros((rows, *self._embeddings.states.shape[1:]), np.float32),
-            "pooled": np.zeros((rows, *self._embeddings.pooled.shape[1:]), np.float32),
-        }
-        self._no_reference = np.zeros((1, 3, side, side), np.float32)
+        rows = self.slots.bucket
+        self._loop = backend.open_loop(rows, side)
+        self._rows = StepRows(
+            timestep=np.zeros(rows, np.int64),
+            coefficients=np.zeros((rows, self._coefficients.shape[1]), np.float32),
+            active=np.zeros(rows, np.float32),
+        )
+        self._no_reference = np.zeros((3, side, side), np.float32)
 
     @property
     def free(self) -> int:
@@ -125,73 +115,74 @@ class Sampler(Generic[Key]):
         prompt = self._embeddings.row(sample.level, sample.span)
         rule = self._manifest.early_stop_of(sample.level, sample.span)
         reference = sample.reference
-        with self._stopwatch.part("condition"):
-            features = self._condition.run(
-                {
-                    "imagery": sample.imagery[np.newaxis],
-                    "reference": (
-                        self._no_reference if reference is None else reference[np.newaxis]
-                    ),
-                    "has_reference": np.array([reference is not None], np.float32),
-                }
-            )
         row = self.slots.admit(_Row(sample.key, rule)).row
-        buffers = self._buffers
-        buffers["latents"][row] = sample.noise
-        buffers["previous_x0"][row] = 0.0
-        buffers["states"][row] = self._embeddings.states[prompt]
-        buffers["pooled"][row] = self._embeddings.pooled[prompt]
-        for name in self._features:
-            values = features[name]
-            if name not in buffers:  # the graph alone knows these shapes
-                shape = (self.slots.largest_bucket, *values.shape[1:])
-                buffers[name] = np.zeros(shape, values.dtype)
-            buffers[name][row] = values[0]
+        with self._stopwatch.part("condition"):
+            self._loop.admit(
+                row,
+                {
+                    "imagery": sample.imagery,
+                    "reference": self._no_reference if reference is None else reference,
+                    "has_reference": np.array(reference is not None, np.float32),
+                    "latents": sample.noise,
+                    "states": self._embeddings.states[prompt],
+                    "pooled": self._embeddings.pooled[prompt],
+                },
+            )
 
     def step(self) -> list[Finished[Key]]:
         """One step of every row in use; returns what it finished, in row order, and frees rows."""
         if not self.busy:
             return []
-        buffers, bucket = self._buffers, self.slots.bucket
-        buffers["active"][:] = 0.0
+        rows = self._rows
+        rows.active[:] = 0.0
         for slot in self.slots:
-            buffers["active"][slot.row] = 1.0
-            buffers["timestep"][slot.row] = self._timesteps[slot.steps_done]
-            buffers["coefficients"][slot.row] = self._coefficients[slot.steps_done]
+            rows.active[slot.row] = 1.0
+            rows.timestep[slot.row] = self._timesteps[slot.steps_done]
+            rows.coefficients[slot.row] = self._coefficients[slot.steps_done]
         with self._stopwatch.part("denoise"):
-            outputs = self._denoise.run({name: array[:bucket] for name, array in buffers.items()})
-            buffers["latents"][:bucket] = outputs["next_latents"]
-            buffers["previous_x0"][:bucket] = outputs["x0"]
-        change = outputs["change"]
-        return [
-            self._retire(slot)
-            for slot in self.slots
-            if self._advance(slot, float(change[slot.row]))
-        ]
+            change = self._loop.step(rows)
+        return self._retire([slot for slot in self.slots if self._advance(slot, change)])
 
-    def _advance(self, slot: "Slot[_Row[Key]]", change: float) -> bool:
-        """Count the step; done after all steps, or when x0 has stopped moving."""
+    def close(self) -> None:
+        """Give back what the rows took; nothing can be admitted any more."""
+        self._loop.close()
+
+    def _advance(self, slot: "Slot[_Row[Key]]", change: NDArray[np.float32] | None) -> bool:
+        """Count the step; done after all steps, or when x0 has stopped moving.
+
+        `change` is of the step `lag` steps ago: of another window where this one is younger.
+        """
+        slot.steps_done += 1
+        judged = slot.steps_done - self._loop.lag
+        if change is not None and judged >= 1:
+            moved, rule = float(change[slot.row]), slot.item.rule
+            self._check_number(moved, judged)
+            calm = rule.tolerance is not None and moved < rule.tolerance
+            slot.calm_steps = slot.calm_steps + 1 if calm else 0
+            if slot.calm_steps >= CALM_STEPS and judged >= rule.minimum_steps:
+                return True
+        return slot.steps_done == self.steps
+
+    def _check_number(self, change: float, step: int) -> None:
         if not math.isfinite(change):
             raise BundleError(
-                f"the model computes values that are not numbers, at step {slot.steps_done + 1} of "
+                f"the model computes values that are not numbers, at step {step} of "
                 f"{self.steps}; try a bundle of another precision, or export it again"
             )
-        slot.steps_done += 1
-        rule = slot.item.rule
-        calm = rule.tolerance is not None and change < rule.tolerance
-        slot.calm_steps = slot.calm_steps + 1 if calm else 0
-        converged = slot.calm_steps >= CALM_STEPS and slot.steps_done >= rule.minimum_steps
-        return converged or slot.steps_done == self.steps
 
-    def _retire(self, slot: "Slot[_Row[Key]]") -> Finished[Key]:
+    def _retire(self, slots: Sequence["Slot[_Row[Key]]"]) -> list[Finished[Key]]:
         # x0, not the latents: after an early stop only x0 is free of noise; after all steps
         # they are equal.
-        x0 = self._buffers["previous_x0"][slot.row : slot.row + 1]
+        if not slots:
+            return []
         with self._stopwatch.part("decode"):
-            image = self._decoder.run({"latents": x0})["image"][0]
-            picture = np.ascontiguousarray(image.transpose(1, 2, 0))
-        self.slots.retire(slot.row)
-        return Finished(slot.item.key, picture, slot.steps_done)
+            pictures, changes = self._loop.paint([slot.row for slot in slots])
+        finished: list[Finished[Key]] = []
+        for slot, picture, change in zip(slots, pictures, changes, strict=True):
+            self._check_number(float(change), slot.steps_done)
+            self.slots.retire(slot.row)
+            finished.append(Finished(slot.item.key, picture, slot.steps_done))
+        return finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from c2gm.runtime.batching import BUCKETS, Slots, bucket_of
 @given(
     capacity=st.integers(1, max(BUCKETS)),
     durations=st.lists(st.integers(1, 9), max_size=60),
-    fixed=st.booleans(),
 )
 def test_every_item_gets_a_row_in_turn_and_rows_are_never_shared(
-    capacity: int, durations: list[int], fixed: bool
+    capacity: int, durations: list[int]
 ) -> None:
-    slots: Slots[int] = Slots(capacity, fixed_bucket=fixed)
+    slots: Slots[int] = Slots(capacity)
     waiting, admitted, left = list(range(len(durations))), [], []
     ticks = 0
     while waiting or len(slots):
@@ -25,7 +24,7 @@ def test_every_item_gets_a_row_in_turn_and_rows_are_never_shared(
         occupied = list(slots)
         assert len({slot.row for slot in occupied}) == len(occupied) <= capacity
         assert not waiting or len(occupied) == capacity, "a free row while somebody waits"
-        assert max(slot.row for slot in occupied) < slots.bucket <= slots.largest_bucket
+        assert max(slot.row for slot in occupied) < slots.bucket
         assert slots.bucket in BUCKETS
         for slot in occupied:
             slot.steps_done += 1
@@ -35,14 +34,6 @@ def test_every_item_gets_a_row_in_turn_and_rows_are_never_shared(
     assert admitted == list(range(len(durations)))
     assert sorted(left) == admitted
     assert ticks <= sum(durations)
-
-
-def test_a_fixed_bucket_does_not_shrink_with_the_batch() -> None:
-    fixed: Slots[str] = Slots(8)
-    compact: Slots[str] = Slots(8, fixed_bucket=False)
-    for slots in (fixed, compact):
-        slots.admit("a")
-    assert (fixed.bucket, compact.bucket) == (8, 1)
 
 
 def test_misuse_is_an_error() -> None:

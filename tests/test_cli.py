@@ -117,7 +117,11 @@ CASES: dict[str, Case] = {
     ),
     "model missing": (lambda f: {"--model": str(f / "no.c2gm")}, 6, "not a model bundle"),
     "model broken": (lambda f: {"--model": broken_bundle(f)}, 6, "SHA-256"),
-    "backend unknown": (lambda f: {"--backend": "tpu"}, 7, "choose one of auto, onnxruntime, cuda"),
+    "backend unknown": (
+        lambda f: {"--backend": "tpu"},
+        7,
+        "choose one of auto, tensorrt-rtx, tensorrt, cuda",
+    ),
     "output exists": (lambda f: {"--output": write_text(f / "is.mbtiles", "")}, 8, "--overwrite"),
     "output nowhere": (lambda f: {"--output": str(f / "no" / "x.mbtiles")}, 8, "not a folder"),
     "levels backwards, output exists": (

@@ -1,31 +1,58 @@
-"""Backends by name."""
+"""Backends by name, and which of them `auto` is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.engines import FLAVOURS, FOLDER
 from c2gm.runtime.errors import BackendError
 
-BACKENDS: dict[str, Callable[[Bundle], Backend]] = {
-    "onnxruntime": OnnxRuntimeBackend.cpu,
+BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
+    "tensorrt-rtx": lambda bundle: TensorRTBackend(bundle, "tensorrt-rtx"),
+    "tensorrt": lambda bundle: TensorRTBackend(bundle, "tensorrt"),
     "cuda": OnnxRuntimeBackend.cuda,
+    "onnxruntime": OnnxRuntimeBackend.cpu,
 }
-"""What `--backend` can name, beside `auto`."""
+"""What `--backend` can name, beside `auto`, which takes the first of these that can run."""
 
 
-def open_backend(name: str, bundle: Bundle) -> Backend:
-    """Open a backend by name; `auto` is ONNX Runtime on the CPU.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A backend, and for one that was not asked for by name why it was not a faster one."""
+
+    backend: Backend
+    passed_over: tuple[str, ...] = ()
+
+
+def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
+    """Open a backend by name, for `rows` windows of `side` px; `auto`: the fastest that can run.
 
     Raises BackendError for an unknown name or a backend that cannot run here: one that was asked
     for is never replaced by another.
     """
-    if name == "auto":
-        name = "onnxruntime"
-    try:
-        opener = BACKENDS[name]
-    except KeyError:
-        raise BackendError(
-            f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}"
-        ) from None
-    return opener(bundle)
+    if name != "auto":
+        if name not in BACKENDS:
+            raise BackendError(
+                f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}"
+            )
+        backend = BACKENDS[name](bundle)
+        backend.check(rows, side)
+        return Opened(backend)
+    *faster, last = BACKENDS
+    passed_over = list[str]()
+    if not (bundle.folder / FOLDER).is_dir():
+        passed_over.append("not TensorRT: the model has no engines")
+        faster = [candidate for candidate in faster if candidate not in FLAVOURS]
+    for candidate in faster:
+        try:
+            backend = BACKENDS[candidate](bundle)
+            backend.check(rows, side)
+        except BackendError as error:
+            found, _, _ = str(error).partition(";")
+            passed_over.append(f"not {candidate}: {found}")
+        else:
+            return Opened(backend, tuple(passed_over))
+    return Opened(BACKENDS[last](bundle), tuple(passed_over))

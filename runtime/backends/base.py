@@ -1,11 +1,13 @@
-"""The protocol of a backend: load a graph of a bundle, run it, say what it is."""
+"""The protocol of a backend: rows of a batch on a device, and single graphs on the host."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.bundle import GraphName
+from c2gm.runtime.pixels import Picture
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by tensor name, C-contiguous, dtypes as the manifest's `TensorSpec` says."""
@@ -19,6 +21,51 @@ class Graph(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What the rows of a batch have of their own in a step: row r at index r of each.
+
+    `timestep` (b) int64, `coefficients` (b, 4) float32, `active` (b) float32, 0 or 1.
+    """
+
+    timestep: NDArray[np.int64]
+    coefficients: NDArray[np.float32]
+    active: NDArray[np.float32]
+
+
+class Loop(Protocol):
+    """The rows of one batch on a device: windows of one side, stepped together.
+
+    What one row computes does not depend on the others.
+    """
+
+    lag: int
+    """Steps that pass before `step` tells a step's changes: 0 where the host waits for each."""
+
+    def admit(self, row: int, window: Tensors) -> None:
+        """Put a window into a row: its conditions are computed and kept on the device.
+
+        `window`: imagery, reference (3, H, H), has_reference (), latents (c, h, h) to begin with,
+        states (n, d), pooled (d), without a batch dimension.
+        """
+        ...
+
+    def step(self, rows: StepRows) -> NDArray[np.float32] | None:
+        """One step of all active rows; returns the changes (b) of the step `lag` steps ago.
+
+        None where there was no such step. Raises BackendError.
+        """
+        ...
+
+    def paint(self, rows: Sequence[int]) -> tuple[list[Picture], NDArray[np.float32]]:
+        """Pictures (H, H, 3) of the rows' x0, and the rows' changes in the latest step."""
+        ...
+
+    def close(self) -> None:
+        """Give the device's memory back; the loop cannot be used any more."""
+        ...
+
+
 class Backend(Protocol):
     """Runs the graphs of one bundle on one device."""
 
@@ -27,8 +74,15 @@ class Backend(Protocol):
         """Name on the command line."""
         ...
 
-    def load(self, graph: GraphName) -> Graph:
-        """Load a graph. Raises BundleError for a broken graph, BackendError for the device."""
+    def check(self, rows: int, side: int) -> None:
+        """Raise BackendError where `open_loop` would, as far as can be known without loading."""
+        ...
+
+    def open_loop(self, rows: int, side: int) -> Loop:
+        """Load the graphs and allocate `rows` rows for windows of `side` pixels.
+
+        Raises BundleError for a broken graph, BackendError for the device.
+        """
         ...
 
     def describe(self) -> str:

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import Graph, Tensors
+from c2gm.runtime.backends.base import Graph, Loop, Tensors
+from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.bundle import Bundle, GraphName, GraphSpec
 from c2gm.runtime.errors import BackendError, BundleError
 
@@ -70,12 +72,21 @@ class OnnxRuntimeBackend:
     def cuda(cls, bundle: Bundle) -> "OnnxRuntimeBackend":
         """On the first CUDA device. Raises BackendError where the provider is not installed."""
         if _CUDA not in ort.get_available_providers():
+            clash = ", since it overwrites onnxruntime-gpu in their common folder"
             raise BackendError(
-                "backend 'cuda' needs onnxruntime-gpu, this is onnxruntime "
-                f"{ort.__version__} without CUDA; run `pip uninstall onnxruntime` and then "
+                f"onnxruntime {ort.__version__} is without CUDA"
+                f"{clash if _gpu_package_installed() else ''}; backend 'cuda' needs "
+                "onnxruntime-gpu: run `pip uninstall -y onnxruntime onnxruntime-gpu` and then "
                 "`pip install onnxruntime-gpu`, or choose --backend onnxruntime"
             )
         return cls(bundle, "cuda", _CUDA)
+
+    def check(self, rows: int, side: int) -> None:
+        """See `Backend.check`: its graphs take any batch and window."""
+
+    def open_loop(self, rows: int, side: int) -> Loop:
+        """See `Backend.open_loop`."""
+        return HostLoop(self._bundle.manifest, self.load, rows, side)
 
     def load(self, graph: GraphName) -> Graph:
         """Open a session for a graph and compare its interface with the manifest.
@@ -115,6 +126,14 @@ class OnnxRuntimeBackend:
         # Threads that spin between graphs would take the cores of scene reading and PNG encoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
+
+
+def _gpu_package_installed() -> bool:
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _check_interface(path: Path, session: ort.InferenceSession, spec: GraphSpec) -> None:

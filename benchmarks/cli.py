@@ -1,0 +1,110 @@
+"""`c2gm-bench`: how fast, measured where it can be and modelled where it cannot."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from c2gm.model.config import PRESETS
+from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.command import run_command
+from c2gm.runtime.errors import OptionError
+
+PROGRAM = "c2gm-bench"
+
+EXAMPLES = """
+Examples:
+
+  c2gm-bench gpu-model                                   the full model on an RTX 3090
+
+  c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 3
+
+  c2gm-bench gpu-model --still-after 12                  windows stop when nothing moves any more
+"""
+
+app = typer.Typer(
+    help="Benchmarks of c2gm.",
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def bench() -> None:
+    """Benchmarks of c2gm."""
+
+
+@app.command("gpu-model", epilog=EXAMPLES)
+def gpu_model(
+    gpu: Annotated[str, typer.Option(help="The GPU that is described.")] = "rtx-3090",
+    preset: Annotated[str, typer.Option(help=f"Model: {', '.join(PRESETS)}.")] = "full",
+    steps: Annotated[str, typer.Option(help="Denoising steps of a tile.")] = "50,20,10,4",
+    batch: Annotated[int, typer.Option(help="Windows at a time.")] = max(BUCKETS),
+    still_after: Annotated[
+        int | None,
+        typer.Option(help="Steps after which a window's picture stands still; default: never."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Model a run on a GPU that is not there: real batching over modelled engines."""
+    # torch takes seconds to import: wrong options are answered before.
+    from c2gm.benchmarks.gpu_model import GPUS, report
+
+    if gpu not in GPUS:
+        raise OptionError(f"--gpu is {gpu!r}, choose from {', '.join(GPUS)}")
+    if preset not in PRESETS:
+        raise OptionError(f"--preset is {preset!r}, choose from {', '.join(PRESETS)}")
+    if batch not in BUCKETS:
+        raise OptionError(f"--batch is {batch}, choose from {', '.join(map(str, BUCKETS))}")
+    try:
+        counts = [int(part) for part in steps.split(",")]
+    except ValueError:
+        raise OptionError(f"--steps is {steps!r}, expected whole numbers as in 50,20") from None
+    if not counts or min(counts) < 1:
+        raise OptionError(f"--steps is {steps!r}, expected numbers from 1")
+    found = report(PRESETS[preset], GPUS[gpu], counts, batch, still_after)
+    print(json.dumps(found, indent=1) if as_json else _told(found))
+
+
+def _told(found: dict[str, Any]) -> str:
+    """The report for people."""
+    assumed = found["assumed"]
+    lines = [
+        f"MODELLED, not measured: {found['model']} on a {found['gpu']} "
+        f"({found['peak_tflops']:.1f} TFLOPS FP16, {found['bandwidth_gb_s']:.0f} GB/s)",
+        f"assumed: kernels reach {assumed['arithmetic_share']:.0%} of the peak and "
+        f"{assumed['bandwidth_share']:.0%} of the bandwidth, "
+        f"{assumed['kernel_gap_s'] * 1e6:.1f} us between kernels, "
+        f"{assumed['replay_s'] * 1e6:.0f} us to launch a graph",
+        "",
+        "ms a tile    " + "".join(f"{f'{b} rows':>10s}" for b in BUCKETS) + f"{'floor':>10s}",
+    ]
+    for steps, row in found["tile_seconds"].items():
+        cells = "".join(f"{1e3 * row[b]:10.1f}" for b in BUCKETS)
+        floor = 1e3 * found["tile_floor_seconds"][steps]
+        lines.append(f"{steps:4d} steps   {cells}{floor:10.1f}")
+    tiles = found["sheet_tiles"]
+    lines += [
+        "",
+        f"{sum(tiles.values())} tiles of levels {min(tiles)}-{max(tiles)}, {found['batch']} rows",
+    ]
+    for steps, sheet in found["sheet"].items():
+        parts = ", ".join(f"{name} {s:.1f}" for name, s in sheet["seconds_by_graph"].items())
+        lines.append(
+            f"{steps:4d} steps   {sheet['seconds']:7.1f} s ({parts}); "
+            f"{sheet['share_of_roofline']:.0%} of the roofline, rows {sheet['batch_filled']:.0%} "
+            f"filled, {sheet['steps_a_tile']:.1f} steps a tile"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point of `c2gm-bench`."""
+    run_command(PROGRAM, lambda: app, stopped="stopped", extra="train")
+
+
+if __name__ == "__main__":
+    main()

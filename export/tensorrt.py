@@ -1,0 +1,305 @@
+"""ONNX -> TensorRT engines, beside a bundle's graphs; one builder for two flavours.
+
+`tensorrt-rtx` builds for any RTX GPU, several at once, on a machine without one. `tensorrt` builds
+for the GPU at hand alone. Their Python modules are the same almost name for name. Networks are
+strongly typed: what is computed in half precision stands in the ONNX graph (export/half_checks.py).
+"""
+
+import errno
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from c2gm.export.half_checks import check_half
+from c2gm.export.layer_report import HEADER, LayerReport, memory_of, parse_layers, summarise
+from c2gm.runtime.backends.cuda_device import first_device
+from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.bundle import GRAPHS, Bundle, FileSpec, GraphName, file_spec
+from c2gm.runtime.engines import (
+    FORMAT_VERSION,
+    LAYERS_NAME,
+    PLAN_SUFFIX,
+    EngineBuild,
+    EngineMemory,
+    EngineSet,
+    Flavour,
+    engine_key,
+    engines_folder,
+    onnx_hashes,
+    read_plan,
+    read_record,
+    this_platform,
+    write_record,
+)
+from c2gm.runtime.errors import (
+    C2GMError,
+    DiskFullError,
+    EngineBuildError,
+    OptionError,
+    OutputError,
+)
+
+Progress = Callable[[str], None]
+
+RTX_TARGETS: tuple[str, ...] = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT-RTX builds for: GeForce RTX 20, A100, RTX 30, 40, 50."""
+
+ALIVE_SECONDS = 20.0
+"""Between two signs of life of a build."""
+
+HOST_BYTES_PER_BYTE, HOST_BYTES = 4, 1 << 30
+"""Memory that a build takes, roughly: an SD-size U-Net of 1.73 GB took 5.8 GB (measured)."""
+
+
+def build_engines(
+    bundle: Bundle,
+    flavour: Flavour,
+    capabilities: Sequence[str],
+    *,
+    buckets: Sequence[int],
+    sides: Sequence[int] = (),
+    progress: Progress = lambda line: None,
+) -> Path:
+    """Build engines of all graphs into `bundle/engines/KEY` and return that folder.
+
+    `capabilities` as "8.6"; `buckets`: batch sizes; `sides`: of windows in pixels, those of the
+    manifest where none are given. All or nothing; what is built already is checked and kept.
+
+    Raises OptionError for targets, buckets or sides that cannot be, BackendError where the library
+    is missing or needs a GPU, ParityError for a graph that must not be built in half precision,
+    EngineBuildError where TensorRT refuses it or leaves it in FP32, OutputError.
+    """
+    manifest = bundle.manifest
+    sides = tuple(sorted(set(sides or manifest.window_sides)))
+    wrong = [side for side in sides if side < 1 or side % manifest.window_multiple]
+    if wrong:
+        raise OptionError(
+            f"--sides has {wrong[0]}, expected multiples of {manifest.window_multiple}"
+        )
+    if not buckets or min(buckets) < 1:
+        raise OptionError(f"--buckets are {tuple(buckets)}, expected batch sizes from 1")
+    trt = load_library(flavour)
+    made = EngineBuild(
+        flavour=flavour,
+        version=str(trt.__version__),
+        platform=this_platform(),
+        capabilities=check_targets(flavour, capabilities),
+        precision=manifest.precision,
+        buckets=tuple(sorted(set(buckets))),
+        sides=sides,
+    )
+    onnx = onnx_hashes(manifest)
+    key = engine_key(made, onnx)
+    output = engines_folder(bundle.folder, key)
+    if _is_complete(bundle, output):
+        progress(f"{output}: built already, nothing to do")
+        return output
+    if manifest.precision == "fp16":
+        for graph in GRAPHS:
+            check_half(bundle.graph_path(graph))
+    try:
+        output.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=output.parent) as scratch:
+            folder = Path(scratch) / key
+            folder.mkdir()
+            _write_engines(trt, bundle, made, folder, progress)
+            if output.exists():
+                shutil.rmtree(output)
+            folder.rename(output)
+    except OSError as error:
+        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
+        raise kind(
+            f"{output} cannot be written ({error.strerror or error}); nothing was"
+        ) from error
+    return output
+
+
+def check_targets(flavour: Flavour, capabilities: Sequence[str]) -> tuple[str, ...]:
+    """The asked-for capabilities in order, each once; that of the GPU at hand for `tensorrt`.
+
+    Raises BackendError where the library, or for `tensorrt` the GPU, is missing; OptionError for
+    capabilities that it does not build for.
+    """
+    load_library(flavour)
+    if flavour == "tensorrt":
+        here = first_device().capability
+        if set(capabilities) - {here}:
+            raise OptionError(
+                f"--targets are {', '.join(capabilities)}, but tensorrt builds for the GPU at hand "
+                f"alone, which has {here}; leave --targets out, or use --engine tensorrt-rtx"
+            )
+        return (here,)
+    unknown = [c for c in capabilities if c not in RTX_TARGETS]
+    if unknown or not capabilities:
+        raise OptionError(
+            f"--targets {', '.join(unknown) or 'is empty'}: expected compute capabilities among "
+            f"{', '.join(RTX_TARGETS)} (RTX 3090: 8.6, RTX 40: 8.9, RTX 50: 12.0)"
+        )
+    return tuple(sorted(set(capabilities), key=lambda text: tuple(map(int, text.split(".")))))
+
+
+def _is_complete(bundle: Bundle, output: Path) -> bool:
+    """Whether sound engines lie there already."""
+    if not output.is_dir():
+        return False
+    try:
+        engines = read_record(output)
+        for graph in GRAPHS:
+            read_plan(bundle, engines, graph)
+    except C2GMError:
+        return False
+    return True
+
+
+def _write_engines(
+    trt: Any, bundle: Bundle, made: EngineBuild, folder: Path, progress: Progress
+) -> None:
+    plans: dict[str, FileSpec] = {}
+    memory: dict[str, EngineMemory] = {}
+    reports: dict[str, Any] = {}
+    for graph in GRAPHS:
+        spec = bundle.manifest.graphs[graph]
+        size = sum(file.bytes for file in spec.files)
+        estimate = (HOST_BYTES + HOST_BYTES_PER_BYTE * size) / 1e9
+        profiles = len(made.profiles(spec))
+        progress(
+            f"{graph}: building, {profiles} profiles for {', '.join(made.capabilities)}; takes "
+            f"about {estimate:.1f} GB of memory"
+        )
+        started = time.monotonic()
+        engine = build_plan(trt, bundle, graph, made, progress)
+        (folder / f"{graph}{PLAN_SUFFIX}").write_bytes(engine.plan)
+        plans[graph] = file_spec(folder, f"{graph}{PLAN_SUFFIX}")
+        memory[graph] = engine.memory
+        seconds = time.monotonic() - started
+        report = engine.report
+        reports[graph] = asdict(report) | {"build_seconds": round(seconds, 1)}
+        progress(
+            f"{graph}: {plans[graph].bytes / 1e6:.1f} MB in {seconds:.0f} s; "
+            f"{report.half_convolutions} of {report.convolutions} convolutions and "
+            f"{report.half_products} of {report.products} matrix products in half precision, "
+            f"{report.fused_attention} fused attentions, on the device "
+            f"{engine.memory.weight_bytes / 1e6:.0f} MB of weights and up to "
+            f"{max(engine.memory.activation_bytes, default=0) / 1e6:.0f} MB of activations"
+        )
+    (folder / LAYERS_NAME).write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
+    onnx = onnx_hashes(bundle.manifest)
+    write_record(
+        folder, EngineSet(FORMAT_VERSION, engine_key(made, onnx), made, onnx, plans, memory)
+    )
+
+
+class BuiltEngine:
+    """A serialised engine with what the build said of it."""
+
+    def __init__(self, plan: bytes, report: LayerReport, memory: EngineMemory) -> None:
+        self.plan, self.report, self.memory = plan, report, memory
+
+
+def build_plan(
+    trt: Any, bundle: Bundle, graph: GraphName, made: EngineBuild, progress: Progress
+) -> BuiltEngine:
+    """Build one graph. Raises EngineBuildError with TensorRT's own words."""
+    logger = _logger(trt, lambda: progress(f"{graph}: still building"))
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    path = bundle.graph_path(graph)
+    if not parser.parse_from_file(str(path)):
+        faults = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise EngineBuildError(
+            f"{path.name}: {made.flavour} {made.version} cannot read it: "
+            f"{'; '.join(faults[:3]) or 'no reason given'}"
+        )
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the layer list needs it
+    config.max_aux_streams = 0  # a captured graph is one stream
+    if made.flavour == "tensorrt-rtx":
+        # What stream capture asks of an RTX engine; and one engine for several GPUs.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        config.num_compute_capabilities = len(made.capabilities)
+        for index, capability in enumerate(made.capabilities):
+            member = f"SM{capability.replace('.', '')}"
+            config.set_compute_capability(getattr(trt.ComputeCapability, member), index)
+    spec = bundle.manifest.graphs[graph]
+    for rows, side in made.profiles(spec):
+        profile = builder.create_optimization_profile()
+        for tensor in spec.inputs:
+            shape = tensor.at(rows, side)
+            profile.set_shape(tensor.name, shape, shape, shape)
+        # A bad profile is no exception but -1.
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineBuildError(
+                f"{path.name}: {made.flavour} refuses the profile for {rows} windows of {side} px"
+                f"{logger.reason()}"
+            )
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise EngineBuildError(
+            f"{path.name}: {made.flavour} {made.version} could not build it{logger.reason()}"
+        )
+    lists = [message for message in logger.messages if message.startswith(HEADER)]
+    report = summarise([layer for message in lists for layer in parse_layers(message)])
+    _accept(report, path, made)
+    weights, activations = memory_of(logger.messages)
+    return BuiltEngine(bytes(serialized), report, EngineMemory(weights, activations))
+
+
+def _accept(report: LayerReport, path: Path, made: EngineBuild) -> None:
+    """Refuse an engine that does not compute in the precision that it was built for."""
+    if not report.kernels:
+        raise EngineBuildError(
+            f"{path.name}: {made.flavour} {made.version} gave no list of layers, so that nobody "
+            "knows what the engine computes; use a version that this c2gm was tested with"
+        )
+    if made.precision == "fp16" and (
+        report.half_convolutions < report.convolutions or report.half_products < report.products
+    ):
+        raise EngineBuildError(
+            f"{path.name}: {report.convolutions - report.half_convolutions} of "
+            f"{report.convolutions} convolutions and {report.products - report.half_products} of "
+            f"{report.products} matrix products are not in half precision"
+        )
+
+
+def _network_flags(trt: Any) -> int:
+    """TensorRT 10 has to be asked for a strongly typed network; later ones know no other."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _logger(trt: Any, alive: Callable[[], None]) -> Any:
+    """A logger of `trt.ILogger`'s kind that keeps what is of use: reports and complaints.
+
+    It is also what calls `alive` from time to time: nothing else returns from a build of minutes.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """Keeps the list of layers, memory sizes and errors out of tens of thousands of lines."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[str] = []
+            self.errors: list[str] = []
+            self.told = time.monotonic()
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by TensorRT for every message."""
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+            elif message.startswith((HEADER, "Total Activation Memory", "Total Weights Memory")):
+                self.messages.append(message)
+            if time.monotonic() - self.told > ALIVE_SECONDS:
+                self.told = time.monotonic()
+                alive()
+
+        def reason(self) -> str:
+            """What TensorRT complained of, to append to a message."""
+            return f": {self.errors[0]}" if self.errors else ", and does not say why"
+
+    return Logger()

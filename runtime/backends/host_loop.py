@@ -1,0 +1,64 @@
+"""A `Loop` over graphs that take and give host arrays: rows are numpy arrays."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2gm.runtime.backends.base import Graph, StepRows, Tensors
+from c2gm.runtime.bundle import GraphName, Manifest
+from c2gm.runtime.pixels import Picture
+
+
+class HostLoop:
+    """Conditions and decoder run one window at a time, the denoiser always all rows.
+
+    So a window's arithmetic does not depend on its neighbours in the batch.
+    """
+
+    lag = 0
+
+    def __init__(
+        self, manifest: Manifest, load: Callable[[GraphName], Graph], rows: int, side: int
+    ) -> None:
+        """Load the graphs and allocate the rows. Raises BundleError, BackendError."""
+        self._condition, self._denoise = load("condition"), load("denoise")
+        self._decoder = load("vae_decoder")
+        self._features = tuple(spec.name for spec in manifest.graphs["condition"].outputs)
+        self._rows: dict[str, NDArray[Any]] = {
+            spec.name: np.zeros(spec.at(rows, side), spec.dtype)
+            for spec in manifest.graphs["denoise"].inputs
+        }
+        self._change = np.zeros(rows, np.float32)
+
+    def admit(self, row: int, window: Tensors) -> None:
+        """See `Loop.admit`."""
+        names = ("imagery", "reference", "has_reference")
+        features = self._condition.run({name: window[name][np.newaxis] for name in names})
+        for name in self._features:
+            self._rows[name][row] = features[name][0]
+        for name in ("latents", "states", "pooled"):
+            self._rows[name][row] = window[name]
+        self._rows["previous_x0"][row] = 0.0
+
+    def step(self, rows: StepRows) -> NDArray[np.float32]:
+        """See `Loop.step`."""
+        for name in ("timestep", "coefficients", "active"):
+            self._rows[name][:] = getattr(rows, name)
+        outputs = self._denoise.run(self._rows)
+        self._rows["latents"][:] = outputs["next_latents"]
+        self._rows["previous_x0"][:] = outputs["x0"]
+        self._change = outputs["change"]
+        return self._change
+
+    def paint(self, rows: Sequence[int]) -> tuple[list[Picture], NDArray[np.float32]]:
+        """See `Loop.paint`."""
+        pictures: list[Picture] = []
+        for row in rows:
+            image = self._decoder.run({"latents": self._rows["previous_x0"][row : row + 1]})
+            pictures.append(np.ascontiguousarray(image["image"][0].transpose(1, 2, 0)))
+        return pictures, self._change[list(rows)]
+
+    def close(self) -> None:
+        """See `Loop.close`: nothing that Python does not give back itself."""

@@ -1,0 +1,78 @@
+"""TensorRT and TensorRT-RTX: a bundle's engines on the first GPU, in captured CUDA graphs."""
+
+from c2gm.runtime.backends.base import Loop
+from c2gm.runtime.backends.cuda_device import CudaDevice, first_device
+from c2gm.runtime.backends.cuda_driver import CudaDriver
+from c2gm.runtime.backends.device_loop import DeviceLoop
+from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.engines import EngineSet, Flavour, Machine, find_engines, this_platform
+from c2gm.runtime.errors import BackendError
+
+HEADROOM_BYTES = 300 << 20
+"""Of device memory for the CUDA context and TensorRT itself, beyond what can be counted."""
+
+
+class TensorRTBackend:
+    """Engines of one bundle on one GPU; see `Backend`."""
+
+    def __init__(self, bundle: Bundle, flavour: Flavour) -> None:
+        """Ask for library and GPU; the engines are looked for when the shape is known.
+
+        Raises BackendError, before anything that would crash, where one of them is missing.
+        """
+        self.name = flavour
+        self._bundle = bundle
+        self._library = load_library(flavour)
+        self._device = first_device()
+        self._machine = Machine(
+            flavour, str(self._library.__version__), this_platform(), self._device.capability
+        )
+
+    def check(self, rows: int, side: int) -> None:
+        """See `Backend.check`: there are engines that fit, and memory for them."""
+        self._engines(rows, side)
+
+    def _engines(self, rows: int, side: int) -> EngineSet:
+        # Conditions and pictures are computed one at a time.
+        engines = find_engines(self._bundle, self._machine, (1, rows), side)
+        check_memory(self._bundle, engines, self._device, rows, side)
+        return engines
+
+    def open_loop(self, rows: int, side: int) -> Loop:
+        """See `Backend.open_loop`."""
+        engines = self._engines(rows, side)
+        driver = CudaDriver(self._library, self._bundle, engines)
+        return DeviceLoop(self._bundle.manifest, driver, rows, side)
+
+    def describe(self) -> str:
+        """Library, version and device."""
+        return (
+            f"{self.name} {self._machine.version} on {self._device.name} (compute capability "
+            f"{self._device.capability}, {self._device.total_bytes / 1e9:.0f} GB)"
+        )
+
+
+def needed_bytes(bundle: Bundle, engines: EngineSet, rows: int, side: int) -> int:
+    """Device memory of a loop: weights, the largest activations, inputs and outputs."""
+    graphs, total, activations = bundle.manifest.graphs, 0, 0
+    for name, count in (("condition", 1), ("denoise", rows), ("vae_decoder", 1)):
+        spec, memory = graphs[name], engines.memory[name]
+        profile = engines.build.profiles(spec).index((count, side))
+        total += memory.weight_bytes
+        activations = max(activations, memory.activation_bytes[profile])
+        total += sum(tensor.bytes(count, side) for tensor in (*spec.inputs, *spec.outputs))
+    return total + activations
+
+
+def check_memory(
+    bundle: Bundle, engines: EngineSet, device: CudaDevice, rows: int, side: int
+) -> None:
+    """Raise BackendError where the GPU's free memory is less than a loop takes."""
+    needed = needed_bytes(bundle, engines, rows, side) + HEADROOM_BYTES
+    if needed > device.free_bytes:
+        raise BackendError(
+            f"{device.name} has {device.free_bytes / 1e9:.2f} of {device.total_bytes / 1e9:.2f} GB "
+            f"free, {rows} windows of {side} px take {needed / 1e9:.2f} GB; close other programs, "
+            "or choose a smaller --batch or --window"
+        )

@@ -1,0 +1,29 @@
+"""The Python module of a TensorRT flavour, or one clear line that says how to get it."""
+
+from importlib import import_module
+from types import ModuleType
+
+from c2gm.runtime.engines import Flavour
+from c2gm.runtime.errors import BackendError
+
+_MODULES: dict[Flavour, tuple[str, str]] = {
+    "tensorrt": (
+        "tensorrt",
+        "TensorRT, from its vendor's package index (docs/gpu.md), or choose tensorrt-rtx",
+    ),
+    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'c2gm[tensorrt]'"),
+}
+
+
+def load_library(flavour: Flavour) -> ModuleType:
+    """Import a flavour. Raises BackendError where it is missing or its libraries do not load."""
+    module, remedy = _MODULES[flavour]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"{flavour} needs the package {error.name}, which is not installed; {remedy}"
+        ) from None
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"{flavour} is installed but does not load: {reason}") from None

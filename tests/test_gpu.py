@@ -1,0 +1,146 @@
+"""What only a GPU can show: `pytest -m gpu` on a machine with an RTX card, about five minutes.
+
+Engines of the shipped model are built for the card at hand, and everything that they draw is
+compared with ONNX Runtime on the CPU. Without a card these tests are not run, and were not yet.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from c2gm.export.cases import CheckPlan
+from c2gm.export.pack import export_bundle
+from c2gm.export.tensorrt import build_engines
+from c2gm.model.checkpoint import load_model
+from c2gm.model.config import SHIPPED_WEIGHTS
+from c2gm.runtime.backends import open_backend
+from c2gm.runtime.backends.base import Loop, StepRows
+from c2gm.runtime.backends.cuda_device import check, cuda_runtime, first_device
+from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from c2gm.runtime.backends.tensorrt import TensorRTBackend
+from c2gm.runtime.bundle import MANIFEST_NAME, Bundle
+from c2gm.runtime.errors import BackendError
+from c2gm.runtime.infer import run
+from c2gm.runtime.job import InferOptions
+from c2gm.runtime.progress import QuietReport
+
+pytestmark = pytest.mark.gpu
+
+SIDE, ROWS, STEPS = 256, 16, 4
+MEAN_PIXEL, PSNR_DB = 0.5, 40.0
+"""As the exporter's parity accepts between FP16 and torch."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped model in FP16 with engines for this card."""
+    folder = tmp_path_factory.mktemp("gpu") / "nano.c2gm"
+    export_bundle(
+        load_model(SHIPPED_WEIGHTS),
+        folder,
+        "fp16",
+        plan=CheckPlan(((1, 256),), steps=STEPS, spread=1, every_step=None),
+    )
+    build_engines(
+        Bundle.read(folder), "tensorrt-rtx", [first_device().capability], buckets=(1, 4, ROWS)
+    )
+    return Bundle.read(folder)
+
+
+def filled(bundle: Bundle, loop: Loop, rows: int) -> None:
+    """Admit a window of noise into every row."""
+    rng = np.random.default_rng(1)
+    graphs = bundle.manifest.graphs
+    specs = {t.name: t for name in ("condition", "denoise") for t in graphs[name].inputs}
+    for row in range(rows):
+        names = ("imagery", "reference", "latents", "states", "pooled")
+        window = {n: rng.standard_normal(specs[n].at(1, SIDE)[1:], np.float32) for n in names}
+        loop.admit(row, window | {"has_reference": np.array(row % 2, np.float32)})
+
+
+def rows_of(bundle: Bundle, rows: int, step: int) -> StepRows:
+    schedule = bundle.manifest.schedule
+    times, table = schedule.timesteps(STEPS), schedule.ddim_coefficients(STEPS)
+    return StepRows(
+        np.full(rows, times[step % STEPS]),
+        np.tile(table[step % STEPS].astype(np.float32), (rows, 1)),
+        np.ones(rows, np.float32),
+    )
+
+
+@pytest.mark.parametrize("rows", [4, ROWS])
+def test_engines_draw_what_the_cpu_draws(bundle: Bundle, rows: int) -> None:
+    """Opening the loop also compares captured graphs with plain calls, bit for bit."""
+    painted = {}
+    for backend in (OnnxRuntimeBackend.cpu(bundle), TensorRTBackend(bundle, "tensorrt-rtx")):
+        loop = backend.open_loop(rows, SIDE)
+        filled(bundle, loop, rows)
+        for step in range(STEPS):
+            loop.step(rows_of(bundle, rows, step))
+        painted[backend.name] = loop.paint(range(rows))
+        loop.close()
+    (expected, changes), (found, other) = painted.values()
+    error = np.stack(found).astype(float) - np.stack(expected)
+    assert np.abs(error).mean() <= MEAN_PIXEL
+    assert 10 * np.log10(255**2 / np.square(error).mean()) >= PSNR_DB
+    np.testing.assert_allclose(other, changes, rtol=0.02)
+
+
+def test_ten_thousand_steps_take_no_more_memory(bundle: Bundle) -> None:
+    loop = TensorRTBackend(bundle, "tensorrt-rtx").open_loop(4, SIDE)
+    cuda, free = cuda_runtime(), []
+    for turn in range(10_000):
+        if turn % STEPS == 0:
+            filled(bundle, loop, 4)
+        loop.step(rows_of(bundle, 4, turn))
+        if turn % STEPS == STEPS - 1:
+            loop.paint(range(4))
+        if turn in (100, 9_999):
+            free.append(check(cuda.cudaMemGetInfo(), "asking for memory")[0])
+    loop.close()
+    assert free[0] - free[1] <= 1 << 20
+
+
+def test_more_than_fits_is_refused_in_one_line(bundle: Bundle) -> None:
+    device = first_device()
+    cuda = cuda_runtime()
+    hog = check(cuda.cudaMalloc(int(device.free_bytes * 0.98)), "taking nearly all memory")
+    try:
+        with pytest.raises(BackendError, match="smaller --batch or --window"):
+            TensorRTBackend(bundle, "tensorrt-rtx").open_loop(ROWS, SIDE)
+    finally:
+        cuda.cudaFree(hog)
+
+
+def test_a_map_is_drawn_with_refill_and_early_stop(
+    bundle: Bundle, small_scene: Path, tmp_path: Path
+) -> None:
+    assert open_backend("auto", bundle, 4, SIDE).backend.name == "tensorrt-rtx"
+    options = InferOptions(
+        small_scene, "13-16", tmp_path / "gpu.mbtiles", bundle.folder, "tensorrt-rtx", batch=4
+    )
+    whole = run(options, QuietReport())
+    assert (
+        run(
+            InferOptions(
+                small_scene, "13-16", tmp_path / "cpu.mbtiles", bundle.folder, "onnxruntime"
+            ),
+            QuietReport(),
+        ).tiles
+        == whole.tiles
+    )
+    early = tmp_path / "early.c2gm"
+    shutil.copytree(bundle.folder, early)
+    manifest = json.loads((early / MANIFEST_NAME).read_text(encoding="utf-8"))
+    manifest["early_stop"] = {"16-4x": {"tolerance": 10.0, "minimum_steps": 2}}
+    (early / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    stopped = run(
+        InferOptions(
+            small_scene, "13-16", tmp_path / "e.mbtiles", early, "tensorrt-rtx", steps=10, batch=4
+        ),
+        QuietReport(),
+    )
+    assert stopped.tiles == whole.tiles and stopped.steps_per_tile < 10
