@@ -145,7 +145,7 @@ PRESETS: dict[str, ModelConfig] = {config.name: config for config in (FULL, NANO
 
 DEFAULT_STEPS = 2
 """DDIM steps a picture, chosen by measurement (`benchmarks/few_steps.py`, docs/training.md): one
-finds a third fewer roads without a reference; more than two find hardly any more and lose houses."""
+finds a third fewer roads without a reference; more than two find few more and lose houses."""
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
 """The weights of `nano` that come with the package."""
