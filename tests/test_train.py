@@ -191,6 +191,23 @@ def test_encoder_only_leaves_the_rest_alone(options: TrainOptions) -> None:
         assert sheet.width == 3 * 128
 
 
+def test_a_critic_learns_beside_the_model_and_is_not_kept(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(options, critic_share=0.5, steps=2)
+    training = trainer(options)
+    critic = cast(SGDMModule, training.stage.module).critic
+    assert critic is not None
+    before = [x.detach().clone() for x in critic.parameters()]
+    load_model(training.run(), tiny_config())
+    assert not any(torch.equal(x, y) for x, y in zip(before, critic.parameters(), strict=True))
+    config = tiny_config()
+    schedule = replace(config.schedule, prediction_type="epsilon", zero_terminal_snr=False)
+    monkeypatch.setitem(PRESETS, "tiny", replace(config, schedule=schedule))
+    with pytest.raises(OptionError, match="--critic-share is for models that predict v"):
+        SGDMStage(options)
+
+
 def test_probe_reads_classes_and_weighs_thin_things() -> None:
     torch.manual_seed(0)
     probe = ClassProbe(channels=8, latent_channels=4)
@@ -241,6 +258,7 @@ def test_probe_reads_classes_and_weighs_thin_things() -> None:
         ({"spans": (3,)}, "choose from 2, 1"),
         ({"draws": 0}, "--draws is 0"),
         ({"noise_bias": 0.0}, "--noise-bias"),
+        ({"critic_share": -0.5}, "--critic-share is -0.5"),
         ({"level_weights": {14: -1.0}}, "must not be negative"),
     ],
 )
