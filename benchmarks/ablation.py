@@ -1,11 +1,15 @@
 """The paper's ablation (table 4) with the small model: scale information and cascade references.
 
-Six models from nothing, each with the same budget and data, on true references; each is scored
-from true references, as the paper does, and in a full cascade on its own maps from level 12 on,
-which the paper does not report. "Without scale" gives every tile one and the same prompt.
+Six models, each with the same budget and data, on true references; each is scored from true
+references, as the paper does, and in a full cascade on its own maps from level 12 on, which the
+paper does not report. "Without scale" gives every tile one and the same prompt. The models begin
+from nothing, or with `--initial` from one trained model, which each of them then learns to do
+without what its row lacks: for budgets that are too short to learn to draw.
 
 python -m c2gm.benchmarks.ablation --dataset runs/dataset --autoencoder ae.safetensors \\
     --run runs/ablation --steps 1200
+python -m c2gm.benchmarks.ablation --dataset runs/dataset --initial model/assets/nano.safetensors \\
+    --run runs/ablation --steps 150
 
 Printed are means over levels 14-18, which every row paints. A row that is finished is not trained
 again; `--rows` takes some of them, for several machines or processes.
@@ -88,6 +92,7 @@ def train(row: Row, arguments: argparse.Namespace) -> Path:
         dataset=arguments.dataset,
         run=run,
         autoencoder=arguments.autoencoder,
+        initial=arguments.initial,
         steps=arguments.steps,
         batch=arguments.batch,
         optimizer="muon",
@@ -132,7 +137,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--autoencoder", type=Path, required=True)
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--autoencoder", type=Path)
+    start.add_argument("--initial", type=Path)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=6)
