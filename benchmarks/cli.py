@@ -17,7 +17,7 @@ Examples:
 
   c2gm-bench gpu-model                                   the full model on an RTX 3090
 
-  c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 3
+  c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
 
   c2gm-bench gpu-model --still-after 12                  windows stop when nothing moves any more
 """
@@ -80,12 +80,16 @@ def _told(found: dict[str, Any]) -> str:
         f"{assumed['kernel_gap_s'] * 1e6:.1f} us between kernels, "
         f"{assumed['replay_s'] * 1e6:.0f} us to launch a graph",
         "",
-        "ms a tile    " + "".join(f"{f'{b} rows':>10s}" for b in BUCKETS) + f"{'floor':>10s}",
+        "ms a tile    "
+        + "".join(f"{f'{b} rows':>10s}" for b in BUCKETS)
+        + f"{'roofline':>10s}    target",
     ]
     for steps, row in found["tile_seconds"].items():
         cells = "".join(f"{1e3 * row[b]:10.1f}" for b in BUCKETS)
         floor = 1e3 * found["tile_floor_seconds"][steps]
-        lines.append(f"{steps:4d} steps   {cells}{floor:10.1f}")
+        target = found["tile_target_seconds"].get(steps)
+        aim = "" if target is None else f"{1e3 * target:10.0f}"
+        lines.append(f"{steps:4d} steps   {cells}{floor:10.1f}{aim}")
     tiles = found["sheet_tiles"]
     lines += [
         "",

@@ -56,25 +56,24 @@ CALM, STOP_TOLERANCE = 1e-6, 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as its maker describes it: dense FP16 with FP32 accumulation, memory, processors."""
+    """A GPU as its maker describes it: dense FP16 with FP32 accumulation, bandwidth, processors."""
 
     title: str
     flop_per_s: float
     bytes_per_s: float
-    memory_bytes: float
     processors: int
 
 
-def _gpu(title: str, processors: int, clock: float, bandwidth: float, memory: float) -> Gpu:
+def _gpu(title: str, processors: int, clock: float, bandwidth: float) -> Gpu:
     """512 FP16 operations a clock and processor with FP32 accumulation: GeForce RTX 30 and 40."""
-    return Gpu(title, 512 * processors * clock, bandwidth, memory, processors)
+    return Gpu(title, 512 * processors * clock, bandwidth, processors)
 
 
 GPUS: Mapping[str, Gpu] = {
-    "rtx-3090": _gpu("GeForce RTX 3090", 82, 1.695e9, 936e9, 24e9),
-    "rtx-4060-laptop": _gpu("GeForce RTX 4060 Laptop (2.37 GHz)", 24, 2.37e9, 256e9, 8e9),
-    "rtx-4090-laptop": _gpu("GeForce RTX 4090 Laptop (2.04 GHz)", 76, 2.04e9, 576e9, 16e9),
-    "orin": Gpu("Jetson AGX Orin 64 GB", 42.5e12, 204.8e9, 64e9, 16),
+    "rtx-3090": _gpu("GeForce RTX 3090", 82, 1.695e9, 936e9),
+    "rtx-4060-laptop": _gpu("GeForce RTX 4060 Laptop (2.37 GHz)", 24, 2.37e9, 256e9),
+    "rtx-4090-laptop": _gpu("GeForce RTX 4090 Laptop (2.04 GHz)", 76, 2.04e9, 576e9),
+    "orin": Gpu("Jetson AGX Orin 64 GB", 42.5e12, 204.8e9, 16),
 }
 """Processors, clocks and bandwidths as published by the maker; peak rates follow from them."""
 
@@ -120,18 +119,25 @@ class GraphTimes:
         return REPLAY_S + sum(kernels)
 
     def floor(self, graph: str, rows: int) -> float:
-        """Time of its arithmetic alone at the peak rate: what nothing can beat."""
-        return rows * sum(x.flop for x in self._operators[graph]) / self.gpu.flop_per_s
+        """The roofline: each operator's arithmetic or traffic at the peak, whichever is slower."""
+        gpu = self.gpu
+        return sum(
+            max(
+                x.flop * rows / gpu.flop_per_s,
+                (x.fixed_bytes + x.row_bytes * rows) / gpu.bytes_per_s,
+            )
+            for x in self._operators[graph]
+        )
 
     def tile_seconds(self, steps: int, rows: int) -> float:
         """A tile's share of a full batch: conditions, steps, decoding."""
         single = self.seconds("condition", 1) + self.seconds("vae_decoder", 1)
         return single + steps * self.seconds("denoise", rows) / rows
 
-    def tile_floor(self, steps: int) -> float:
-        """The same at the peak rate."""
+    def tile_floor(self, steps: int, rows: int) -> float:
+        """The same on the roofline."""
         single = self.floor("condition", 1) + self.floor("vae_decoder", 1)
-        return single + steps * self.floor("denoise", 1)
+        return single + steps * self.floor("denoise", rows) / rows
 
 
 class ModelledLoop:
@@ -182,6 +188,8 @@ class ModelledBackend:
     def __init__(self, times: GraphTimes, still_after: int | None = None) -> None:
         self.loop: ModelledLoop | None = None
         self._times, self._still_after = times, still_after
+
+    identity = name
 
     def check(self, rows: int, side: int) -> None:
         """See `Backend.check`."""
@@ -258,7 +266,7 @@ def run_sheet(
     return SheetRun(
         tiles={level: planned.tile_count(level) for level in planned.levels},
         seconds=loop.seconds,
-        floor_seconds=made * single + steps_done * times.floor("denoise", 1),
+        floor_seconds=made * single + steps_done * times.floor("denoise", batch) / batch,
         filled=loop.useful_row_steps / loop.row_steps,
         steps_a_tile=steps_done / made,
     )
@@ -294,6 +302,13 @@ def _bundle(config: ModelConfig, steps: int, still_after: int | None) -> Bundle:
     return Bundle(Path(), manifest, embeddings)
 
 
+def _targets(config: ModelConfig, gpu: Gpu) -> dict[int, float]:
+    """Targets by steps, where there are any."""
+    if config.name != "full" or gpu is not GPUS["rtx-3090"]:
+        return {}
+    return {steps: milliseconds / 1e3 for steps, milliseconds in TARGETS_MS.items()}
+
+
 def report(
     config: ModelConfig, gpu: Gpu, steps: Sequence[int], batch: int, still_after: int | None
 ) -> dict[str, Any]:
@@ -327,7 +342,8 @@ def report(
         "tile_seconds": {
             count: {rows: times.tile_seconds(count, rows) for rows in BUCKETS} for count in steps
         },
-        "tile_floor_seconds": {count: times.tile_floor(count) for count in steps},
+        "tile_floor_seconds": {count: times.tile_floor(count, max(BUCKETS)) for count in steps},
+        "tile_target_seconds": _targets(config, gpu),
         "sheet_tiles": {level: planned.tile_count(level) for level in planned.levels},
         "batch": batch,
         "sheet": sheets,

@@ -123,9 +123,10 @@ def export(
     preset = preset or "nano"
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-    if add_to is not None and (checkpoint or random_weights or output):
+    if add_to is not None and (checkpoint or random_weights or output or overwrite or quick_check):
         raise OptionError(
-            "--add-to takes a bundle as it is; leave --checkpoint, --random-weights, --output out"
+            "--add-to takes a bundle as it is; leave --checkpoint, --random-weights, --output, "
+            "--overwrite and --quick-check out"
         )
     checkpoint = checkpoint or SHIPPED_WEIGHTS
     name = f"{preset}-random" if random_weights else checkpoint.stem
@@ -157,9 +158,9 @@ def export(
         return
     if engine is not None:
         # Before the export, which takes minutes: is there a library, can it build for these?
-        from c2gm.export.tensorrt import check_targets
+        from c2gm.export.tensorrt import check_request
 
-        check_targets(engine.value, capabilities)
+        check_request(engine.value, capabilities, rows, widths)
     # torch takes seconds to import: wrong options are answered before.
     from c2gm.export.cases import CheckPlan
     from c2gm.export.pack import RANDOM_WEIGHTS, check_output, export_bundle
@@ -228,9 +229,8 @@ def read_provenance(checkpoint: Path) -> Provenance:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    run_command(
-        PROGRAM, lambda: app, arguments, stopped="stopped; nothing was written", extra="export"
-    )
+    stopped = "stopped; nothing half-written is left"
+    run_command(PROGRAM, lambda: app, arguments, stopped=stopped, extra="export")
 
 
 if __name__ == "__main__":

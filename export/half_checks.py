@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from c2gm.runtime.errors import ParityError
+from c2gm.runtime.errors import EngineBuildError
 
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Nearly all of the work: in half precision, or the precision was for nothing."""
@@ -32,7 +32,7 @@ _FLOATS = frozenset(
 
 
 def check_half(path: Path) -> None:
-    """Raise ParityError for a graph that must not be built in half precision.
+    """Raise EngineBuildError for a graph that must not be built in half precision.
 
     Found are: types that are unknown, double, or mixed within an operator; convolutions and matrix
     products left in FP32; sums, roots and normalisations in FP16; constants that are not finite.
@@ -40,7 +40,7 @@ def check_half(path: Path) -> None:
     faults = list(half_faults(onnx.load(path)))
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ParityError(
+        raise EngineBuildError(
             f"{path.name} must not be built in half precision: {'; '.join(faults[:3])}{more}; "
             "export the bundle again, and report it if it stays"
         )

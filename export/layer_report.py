@@ -16,7 +16,9 @@ PRODUCTS = frozenset({"gemm", "matrix_multiply", "matmul", "fully_connected"})
 
 _NAME = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>\w+),")
 _LIST = re.compile(r"\b(?P<which>Inputs|Outputs): \[ (?P<content>\{.*?\})\](?=, )")
-_TENSOR = re.compile(r"Name: (?P<name>[^,{}]*?), .*?Datatype: (?P<dtype>\w+)")
+_TENSOR = re.compile(
+    r"Name: (?P<name>[^,{}]*?), Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<dtype>\w+)"
+)
 _ATTENTION = re.compile(r"mha|attention_fused|_fmha", re.IGNORECASE)
 _ONNX = re.compile(r"\[ONNX Layer: (?P<name>[^\]]*)\]")
 _ACTIVATION = re.compile(r"^Total Activation Memory: (?P<bytes>\d+) bytes")
@@ -61,13 +63,16 @@ class LayerReport:
 
 def parse_layers(message: str) -> Iterator[Layer]:
     """Layers of a message that begins with `HEADER`; other lines of it are none."""
-    for line in message.splitlines():
+    # Not `splitlines`: some versions put a record separator between ONNX names.
+    for line in message.split("\n"):
         head = _NAME.match(line)
         if head is None:
             continue
         types = {"Inputs": list[str](), "Outputs": list[str]()}
         for part in _LIST.finditer(line):
-            types[part["which"]] += [t["dtype"] for t in _TENSOR.finditer(part["content"])]
+            tensors = _TENSOR.finditer(part["content"])
+            # Single numbers, as alpha and beta of a product, are FP32 whatever it computes in.
+            types[part["which"]] += [t["dtype"] for t in tensors if t["shape"] != "1"]
         nodes = tuple(node["name"] for node in _ONNX.finditer(line))
         yield Layer(
             head["name"], head["type"], tuple(types["Inputs"]), tuple(types["Outputs"]), nodes

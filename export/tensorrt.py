@@ -43,6 +43,7 @@ from c2gm.runtime.errors import (
     OptionError,
     OutputError,
 )
+from c2gm.runtime.grid import WINDOW_MULTIPLE
 
 Progress = Callable[[str], None]
 
@@ -71,24 +72,18 @@ def build_engines(
     manifest where none are given. All or nothing; what is built already is checked and kept.
 
     Raises OptionError for targets, buckets or sides that cannot be, BackendError where the library
-    is missing or needs a GPU, ParityError for a graph that must not be built in half precision,
-    EngineBuildError where TensorRT refuses it or leaves it in FP32, OutputError.
+    is missing or needs a GPU, EngineBuildError for a graph that must not be built in half
+    precision, that TensorRT refuses or that it leaves in FP32, OutputError.
     """
     manifest = bundle.manifest
     sides = tuple(sorted(set(sides or manifest.window_sides)))
-    wrong = [side for side in sides if side < 1 or side % manifest.window_multiple]
-    if wrong:
-        raise OptionError(
-            f"--sides has {wrong[0]}, expected multiples of {manifest.window_multiple}"
-        )
-    if not buckets or min(buckets) < 1:
-        raise OptionError(f"--buckets are {tuple(buckets)}, expected batch sizes from 1")
+    targets = check_request(flavour, capabilities, buckets, sides)
     trt = load_library(flavour)
     made = EngineBuild(
         flavour=flavour,
         version=str(trt.__version__),
         platform=this_platform(),
-        capabilities=check_targets(flavour, capabilities),
+        capabilities=targets,
         precision=manifest.precision,
         buckets=tuple(sorted(set(buckets))),
         sides=sides,
@@ -119,15 +114,22 @@ def build_engines(
     return output
 
 
-def check_targets(flavour: Flavour, capabilities: Sequence[str]) -> tuple[str, ...]:
+def check_request(
+    flavour: Flavour, capabilities: Sequence[str], buckets: Sequence[int], sides: Sequence[int]
+) -> tuple[str, ...]:
     """The asked-for capabilities in order, each once; that of the GPU at hand for `tensorrt`.
 
     Raises BackendError where the library, or for `tensorrt` the GPU, is missing; OptionError for
-    capabilities that it does not build for.
+    capabilities that it does not build for, and for batches and windows that cannot be.
     """
+    wrong = [side for side in sides if side < 1 or side % WINDOW_MULTIPLE]
+    if wrong:
+        raise OptionError(f"--sides has {wrong[0]}, expected multiples of {WINDOW_MULTIPLE}")
+    if not buckets or min(buckets) < 1:
+        raise OptionError(f"--buckets are {tuple(buckets)}, expected batch sizes from 1")
     load_library(flavour)
     if flavour == "tensorrt":
-        here = first_device().capability
+        here = first_device("or use --engine tensorrt-rtx").capability
         if set(capabilities) - {here}:
             raise OptionError(
                 f"--targets are {', '.join(capabilities)}, but tensorrt builds for the GPU at hand "
@@ -166,7 +168,7 @@ def _write_engines(
         spec = bundle.manifest.graphs[graph]
         size = sum(file.bytes for file in spec.files)
         estimate = (HOST_BYTES + HOST_BYTES_PER_BYTE * size) / 1e9
-        profiles = len(made.profiles(spec))
+        profiles = len(made.profiles(graph, spec))
         progress(
             f"{graph}: building, {profiles} profiles for {', '.join(made.capabilities)}; takes "
             f"about {estimate:.1f} GB of memory"
@@ -225,9 +227,11 @@ def build_plan(
         config.num_compute_capabilities = len(made.capabilities)
         for index, capability in enumerate(made.capabilities):
             member = f"SM{capability.replace('.', '')}"
-            config.set_compute_capability(getattr(trt.ComputeCapability, member), index)
+            if not config.set_compute_capability(getattr(trt.ComputeCapability, member), index):
+                raise EngineBuildError(f"{made.flavour} does not take the target {capability}")
     spec = bundle.manifest.graphs[graph]
-    for rows, side in made.profiles(spec):
+    profiles = made.profiles(graph, spec)
+    for rows, side in profiles:
         profile = builder.create_optimization_profile()
         for tensor in spec.inputs:
             shape = tensor.at(rows, side)
@@ -239,6 +243,8 @@ def build_plan(
                 f"{logger.reason()}"
             )
     serialized = builder.build_serialized_network(network, config)
+    if logger.interrupted:
+        raise KeyboardInterrupt
     if serialized is None:
         raise EngineBuildError(
             f"{path.name}: {made.flavour} {made.version} could not build it{logger.reason()}"
@@ -247,6 +253,11 @@ def build_plan(
     report = summarise([layer for message in lists for layer in parse_layers(message)])
     _accept(report, path, made)
     weights, activations = memory_of(logger.messages)
+    if len(activations) != len(profiles):
+        raise EngineBuildError(
+            f"{path.name}: {made.flavour} {made.version} told the memory of {len(activations)} of "
+            f"{len(profiles)} profiles; use a version that this c2gm was tested with"
+        )
     return BuiltEngine(bytes(serialized), report, EngineMemory(weights, activations))
 
 
@@ -287,9 +298,16 @@ def _logger(trt: Any, alive: Callable[[], None]) -> Any:
             self.messages: list[str] = []
             self.errors: list[str] = []
             self.told = time.monotonic()
+            self.interrupted = False
 
         def log(self, severity: Any, message: str) -> None:
-            """Called by TensorRT for every message."""
+            """Called by TensorRT for every message, which swallows whatever is raised here."""
+            try:
+                self._keep(severity, message)
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+        def _keep(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
             elif message.startswith((HEADER, "Total Activation Memory", "Total Weights Memory")):

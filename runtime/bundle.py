@@ -194,7 +194,7 @@ class Bundle:
         manifest = read_manifest(folder)
         listed = [f for graph in manifest.graphs.values() for f in graph.files]
         for spec in (*listed, *manifest.files):
-            verify_file(folder, spec)
+            _verify_file(folder, spec)
         embeddings = _read_embeddings(folder)
         given = {"states": embeddings.states.shape[1:], "pooled": embeddings.pooled.shape[1:]}
         for tensor in manifest.graphs["denoise"].inputs:
@@ -327,8 +327,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def verify_file(folder: Path, spec: FileSpec) -> None:
-    """Raise BundleError unless a file lies in `folder` with the size and hash that `spec` says."""
+def _verify_file(folder: Path, spec: FileSpec) -> None:
     if Path(spec.name).name != spec.name or spec.name in ("", ".", ".."):
         raise BundleError(f"{folder}: file name {spec.name!r} leaves the bundle; don't use it")
     path = folder / spec.name

@@ -9,6 +9,7 @@ it reaches the deserialiser. Engines are not part of a bundle's fingerprint: the
 import hashlib
 import json
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from c2gm.runtime.bundle import (
     GraphName,
     GraphSpec,
     Manifest,
-    verify_file,
 )
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.strict_json import build
@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 FOLDER, RECORD_NAME, LAYERS_NAME = "engines", "engines.json", "layers.json"
 PLAN_SUFFIX = ".plan"
 RECORD_LIMIT_BYTES = 1 << 20
+
+RECIPE = 1
+"""Raised when the builder's own settings change, so that older engines do not pass for new ones."""
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -50,15 +53,18 @@ class EngineBuild:
     precision: Literal["fp32", "fp16"]
     buckets: tuple[int, ...]
     sides: tuple[int, ...]
+    recipe: int = RECIPE
 
-    def profiles(self, graph: GraphSpec) -> tuple[tuple[int, int], ...]:
+    def profiles(self, name: GraphName, graph: GraphSpec) -> tuple[tuple[int, int], ...]:
         """(Rows, side) of every optimisation profile of a graph, in order; each is one shape.
 
-        A graph whose inputs do not depend on the side has them for the first one alone.
+        Only the denoiser runs in batches (device_loop.py). A graph whose inputs do not depend on
+        the side has one for the first side alone.
         """
+        buckets = self.buckets if name == "denoise" else (1,)
         shaped = any(x.at(1, 256) != x.at(1, 512) for x in graph.inputs)
         sides = self.sides if shaped else self.sides[:1]
-        return tuple((bucket, side) for bucket in self.buckets for side in sides)
+        return tuple((bucket, side) for bucket in buckets for side in sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +149,20 @@ class Machine:
     capability: str
 
 
-def find_engines(bundle: Bundle, machine: Machine, buckets: Sequence[int], side: int) -> EngineSet:
-    """The engines of a bundle that fit a machine and hold such batches of windows of `side` px.
+def find_engines(bundle: Bundle, machine: Machine, bucket: int, side: int) -> EngineSet:
+    """The engines of a bundle that fit a machine and hold batches of `bucket` windows of `side` px.
 
     Raises BackendError: with every set that there is, why it does not fit, and the command that
     builds one that does.
     """
     folder, refused = bundle.folder / FOLDER, list[str]()
-    for place in sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else ():
+    for place in sorted(folder.glob("[!.]*/")) if folder.is_dir() else ():
         try:
             engines = read_record(place)
         except BackendError as error:
             refused.append(str(error))
             continue
-        reasons = _reasons(engines, bundle.manifest, machine, buckets, side)
+        reasons = _reasons(engines, bundle.manifest, machine, bucket, side)
         if not reasons:
             return engines
         refused.append(f"{place.name} {' and '.join(reasons)}")
@@ -164,23 +170,32 @@ def find_engines(bundle: Bundle, machine: Machine, buckets: Sequence[int], side:
     raise BackendError(
         f"{bundle.folder} cannot run on {machine.flavour} {machine.version}, compute capability "
         f"{machine.capability}: {found}; build them with: "
-        f"{rebuild_command(bundle, machine, buckets, side)}"
+        f"{_rebuild(bundle, machine, bucket, side)}"
     )
 
 
-def rebuild_command(bundle: Bundle, machine: Machine, buckets: Sequence[int], side: int) -> str:
+def _rebuild(bundle: Bundle, machine: Machine, bucket: int, side: int) -> str:
     """The command that adds engines to a bundle that fit."""
-    rows = sorted({*BUCKETS, *buckets})
+    rows = sorted({*BUCKETS, bucket})
     sides = sorted({*bundle.manifest.window_sides, side})
-    return (
-        f"c2gm-export --add-to {bundle.folder} --engine {machine.flavour} --targets "
-        f"{machine.capability} --buckets {','.join(map(str, rows))} "
-        f"--sides {','.join(map(str, sides))}"
-    )
+    return build_command(bundle, machine.flavour, (machine.capability,), rows, sides)
+
+
+def build_command(
+    bundle: Bundle,
+    flavour: Flavour,
+    capabilities: Sequence[str],
+    buckets: Sequence[int],
+    sides: Sequence[int],
+) -> str:
+    """The command that builds engines into a bundle."""
+    options = ("--targets", capabilities), ("--buckets", buckets), ("--sides", sides)
+    words = " ".join(f"{name} {','.join(map(str, values))}" for name, values in options)
+    return f"c2gm-export --add-to {shlex.quote(str(bundle.folder))} --engine {flavour} {words}"
 
 
 def _reasons(
-    engines: EngineSet, manifest: Manifest, machine: Machine, buckets: Sequence[int], side: int
+    engines: EngineSet, manifest: Manifest, machine: Machine, bucket: int, side: int
 ) -> list[str]:
     made, reasons = engines.build, list[str]()
     for what, has, needs in (
@@ -196,18 +211,27 @@ def _reasons(
         reasons.append(f"is for compute capability {capabilities}, not {machine.capability}")
     if engines.onnx != onnx_hashes(manifest):
         reasons.append("was built from other graphs than the bundle's")
-    if not set(buckets) <= set(made.buckets):
-        reasons.append(f"is for batches of {_listed(made.buckets)}, not {_listed(buckets)}")
+    if bucket not in made.buckets:
+        reasons.append(f"is for batches of {_listed(made.buckets)}, not {bucket}")
     if side not in made.sides:
         reasons.append(f"is for windows of {_listed(made.sides)} px, not {side}")
     return reasons
 
 
 def read_plan(bundle: Bundle, engines: EngineSet, graph: GraphName) -> bytes:
-    """A plan, byte for byte as it was built. Raises BundleError for any other."""
+    """A plan, byte for byte as it was built. Raises BackendError for any other."""
     folder, spec = engines_folder(bundle.folder, engines.key), engines.plans[graph]
-    verify_file(folder, spec)
-    return (folder / spec.name).read_bytes()
+    try:
+        plan = (folder / f"{graph}{PLAN_SUFFIX}").read_bytes()
+    except OSError as error:
+        plan, found = b"", f"cannot be read ({error.strerror})"
+    else:
+        found = "is not what was built"
+    if len(plan) != spec.bytes or hashlib.sha256(plan).hexdigest() != spec.sha256:
+        made = engines.build
+        command = build_command(bundle, made.flavour, made.capabilities, made.buckets, made.sides)
+        raise BackendError(f"{folder}/{graph}{PLAN_SUFFIX} {found}; build it again with: {command}")
+    return plan
 
 
 def _listed(values: Sequence[object]) -> str:

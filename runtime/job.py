@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import get_args
 
 from c2gm.runtime.area import area_of_bounds, read_area
-from c2gm.runtime.backends import open_backend
+from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS, bucket_of
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
+from c2gm.runtime.engines import FOLDER
 from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
@@ -108,7 +109,7 @@ class Job:
             "version": version("c2gm"),
             "imagery": self.scene.fingerprint(),
             "model": self.bundle.fingerprint,
-            "backend": self.backend.name,
+            "backend": self.backend.identity,
             "levels": ",".join(map(str, self.plan.levels)),
             "steps": str(self.steps),
             "seed": str(options.seed),
@@ -217,9 +218,20 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 spans=spans,
                 map_spans=map_spans,
             ),
-            warnings=tuple(w for w in (warning, *scene.warnings, _gap_warning(levels)) if w),
+            warnings=tuple(
+                w
+                for w in (warning, *scene.warnings, _gap_warning(levels), _slow(bundle, opened))
+                if w
+            ),
             stopwatch=stopwatch,
         )
+
+
+def _slow(bundle: Bundle, opened: Opened) -> str | None:
+    """A warning where a model with engines for a GPU runs on something slower."""
+    if opened.passed_over and (bundle.folder / FOLDER).is_dir():
+        return f"running on {opened.backend.describe()}: {'; '.join(opened.passed_over)}"
+    return None
 
 
 def _window_pixels(options: InferOptions) -> int:

@@ -18,6 +18,8 @@ SOURCES = (
     "runtime/backends/cuda_device.py",
     "runtime/backends/cuda_driver.py",
     "runtime/backends/tensorrt.py",
+    "runtime/backends/tensorrt_library.py",
+    "tests/test_gpu.py",
 )
 
 TENSORRT_OBJECTS = {
@@ -25,7 +27,7 @@ TENSORRT_OBJECTS = {
     *("self._runtime", "prepared.context", "self._library"),
     *("trt.ProfilingVerbosity", "trt.BuilderFlag", "trt.ComputeCapability", "trt.ILogger"),
     *("trt.NetworkDefinitionCreationFlag", "trt.ExecutionContextAllocationStrategy"),
-    "library.Logger",
+    *("eager", "library.ILogger"),
 }
 CUDA_OBJECTS = {
     *("cuda", "cudart", "self._cuda", "properties"),
@@ -35,7 +37,9 @@ CUDA_OBJECTS = {
 
 RTX_ONLY = {
     *("num_compute_capabilities", "set_compute_capability", "ComputeCapability"),
-    *("REQUIRE_USER_ALLOCATION", "is_stream_capturable"),
+    *("REQUIRE_USER_ALLOCATION", "is_stream_capturable", "EAGER", "create_runtime_config"),
+    *("DynamicShapesKernelSpecializationStrategy", "set_execution_context_allocation_strategy"),
+    "dynamic_shapes_kernel_specialization_strategy",
 }
 """Used for `tensorrt-rtx` alone, or where it exists."""
 

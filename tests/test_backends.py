@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from c2gm.runtime import backends
-from c2gm.runtime.backends import open_backend
+from c2gm.runtime.backends import cuda_device, onnxruntime, open_backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.errors import BackendError
@@ -88,3 +90,53 @@ def test_with_engines_auto_tries_tensorrt(
         "not tensorrt: no tensorrt here",
         "not cuda: no cuda here",
     )
+
+
+class Bindings:
+    """What the CUDA bindings answer on a machine with a GPU, or with a fault."""
+
+    def __init__(self, count: tuple[int, int], capability: tuple[int, int] = (8, 6)) -> None:
+        self.count, self.capability = count, capability
+
+    def cudaGetDeviceCount(self) -> tuple[object, int]:
+        code, count = self.count
+        names = {0: "cudaSuccess", 35: "cudaErrorInsufficientDriver", 100: "cudaErrorNoDevice"}
+        return IntEnum("cudaError_t", {name: value for value, name in names.items()})(code), count
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple[int, object]:
+        major, minor = self.capability
+        return 0, SimpleNamespace(name=b"Card", major=major, minor=minor)
+
+    def cudaSetDevice(self, device: int) -> tuple[int]:
+        return (0,)
+
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        return 0, 10**9, 2 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("bindings", "reason"),
+    [
+        (Bindings((35, 0)), "no usable CUDA driver: cudaErrorInsufficientDriver; .*, or else"),
+        (Bindings((100, 0)), "no CUDA device was found; check nvidia-smi .*, or else"),
+        (Bindings((0, 0)), "no CUDA device was found"),
+        (Bindings((0, 1), (6, 1)), "Card has compute capability 6.1, at least 7.5 is needed"),
+    ],
+)
+def test_every_way_to_have_no_gpu_has_a_line_of_its_own(
+    bindings: Bindings, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_device, "cuda_runtime", lambda: bindings)
+    with pytest.raises(BackendError, match=reason):
+        cuda_device.first_device("or else")
+    monkeypatch.setattr(cuda_device, "cuda_runtime", lambda: Bindings((0, 1)))
+    card = cuda_device.CudaDevice("Card", "8.6", 2 * 10**9, 10**9)
+    assert cuda_device.first_device("or else") == card
+
+
+def test_onnxruntime_over_its_gpu_package_is_explained(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "_gpu_package_installed", lambda: True)
+    with pytest.raises(BackendError, match="overwrites onnxruntime-gpu in their common folder"):
+        OnnxRuntimeBackend.cuda(Bundle.read(tiny_bundle))

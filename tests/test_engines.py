@@ -35,11 +35,8 @@ from c2gm.runtime.engines import (
 )
 from c2gm.runtime.errors import (
     BackendError,
-    BundleError,
-    C2GMError,
     EngineBuildError,
     OptionError,
-    ParityError,
 )
 
 TARGETS = ("8.6", "8.9", "12.0")
@@ -112,7 +109,7 @@ def test_a_bundle_is_the_same_with_engines(half: Path, built: EngineSet) -> None
 def test_they_are_found_where_they_fit(half: Path, built: EngineSet) -> None:
     bundle = Bundle.read(half)
     for capability in TARGETS:
-        found = find_engines(bundle, machine_of(built, capability), (1, 2), SIDE)
+        found = find_engines(bundle, machine_of(built, capability), 2, SIDE)
         assert found == built
         assert read_plan(bundle, found, "denoise")[:4]
 
@@ -131,7 +128,7 @@ def test_foreign_ones_are_refused(
 ) -> None:
     machine = replace(machine_of(built), **change)
     with pytest.raises(BackendError) as caught:
-        find_engines(Bundle.read(half), machine, (1, 2), SIDE)
+        find_engines(Bundle.read(half), machine, 2, SIDE)
     text = str(caught.value)
     assert reason in text
     command = f"c2gm-export --add-to {half} --engine {machine.flavour}"
@@ -139,14 +136,14 @@ def test_foreign_ones_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("buckets", "side", "reason"),
-    [((1, 8), 256, "is for batches of 1, 2, not 1, 8"), ((1, 2), 320, "windows of 256 px, not")],
+    ("bucket", "side", "reason"),
+    [(8, 256, "is for batches of 1, 2, not 8"), (2, 320, "is for windows of 256 px, not 320")],
 )
 def test_other_shapes_are_refused(
-    half: Path, built: EngineSet, buckets: tuple[int, ...], side: int, reason: str
+    half: Path, built: EngineSet, bucket: int, side: int, reason: str
 ) -> None:
     with pytest.raises(BackendError, match=reason):
-        find_engines(Bundle.read(half), machine_of(built), buckets, side)
+        find_engines(Bundle.read(half), machine_of(built), bucket, side)
 
 
 def damage_record(folder: Path) -> None:
@@ -156,13 +153,13 @@ def damage_record(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "reason"),
+    ("spoil", "reason"),
     [
-        (lambda f: (f / "denoise.plan").write_bytes(b"x"), BundleError, "has 1 bytes"),
-        (lambda f: (f / "denoise.plan").unlink(), BundleError, "is missing"),
-        (damage_record, BackendError, "does not fit its key"),
-        (lambda f: (f / RECORD_NAME).write_text("{}"), BackendError, "format version is None"),
-        (lambda f: (f / RECORD_NAME).unlink(), BackendError, "cannot be used"),
+        (lambda f: (f / "denoise.plan").write_bytes(b"x"), "is not what was built"),
+        (lambda f: (f / "denoise.plan").unlink(), "cannot be read"),
+        (damage_record, "does not fit its key"),
+        (lambda f: (f / RECORD_NAME).write_text("{}"), "format version is None"),
+        (lambda f: (f / RECORD_NAME).unlink(), "cannot be used"),
     ],
 )
 def test_spoilt_ones_never_reach_the_deserialiser(
@@ -170,15 +167,14 @@ def test_spoilt_ones_never_reach_the_deserialiser(
     built: EngineSet,
     tmp_path: Path,
     spoil: Callable[[Path], object],
-    error: type[C2GMError],
     reason: str,
 ) -> None:
     copy = tmp_path / "copy.c2gm"
     shutil.copytree(half, copy)
     spoil(folder_of(copy, built))
     bundle = Bundle.read(copy)
-    with pytest.raises(error, match=reason):
-        read_plan(bundle, find_engines(bundle, machine_of(built), (1, 2), SIDE), "denoise")
+    with pytest.raises(BackendError, match=reason):
+        read_plan(bundle, find_engines(bundle, machine_of(built), 2, SIDE), "denoise")
 
 
 def test_engines_of_another_model_are_stale(
@@ -188,7 +184,7 @@ def test_engines_of_another_model_are_stale(
     shutil.copytree(tiny_bundle, other)
     shutil.copytree(half / "engines", other / "engines")
     with pytest.raises(BackendError, match="was built from other graphs than the bundle's"):
-        find_engines(Bundle.read(other), machine_of(built), (1, 2), SIDE)
+        find_engines(Bundle.read(other), machine_of(built), 2, SIDE)
 
 
 def test_too_little_memory_is_known_before_loading(half: Path, built: EngineSet) -> None:
@@ -196,9 +192,9 @@ def test_too_little_memory_is_known_before_loading(half: Path, built: EngineSet)
     needed = needed_bytes(bundle, built, 2, SIDE)
     weights = sum(m.weight_bytes for n, m in built.memory.items() if "encoder" not in n)
     assert needed > weights + built.memory["denoise"].activation_bytes[1]
-    check_memory(bundle, built, CudaDevice(0, "big", "8.6", 2**34, 2**34), 2, SIDE)
+    check_memory(bundle, built, CudaDevice("big", "8.6", 2**34, 2**34), 2, SIDE)
     with pytest.raises(BackendError, match="small has 0.01 of 0.02 GB free, 2 windows of 256 px"):
-        check_memory(bundle, built, CudaDevice(0, "small", "8.6", 20_000_000, 10_000_000), 2, SIDE)
+        check_memory(bundle, built, CudaDevice("small", "8.6", 20_000_000, 10_000_000), 2, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +266,7 @@ def test_half_precision_faults_are_found_before_a_build(
     assert not list(half_faults(model))
     spoil(model)
     onnx.save(model, path)
-    with pytest.raises(ParityError, match=reason):
+    with pytest.raises(EngineBuildError, match=reason):
         check_half(path)
 
 
@@ -283,7 +279,7 @@ def test_what_tensorrt_cannot_read_is_named(half: Path, tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.node[-1].op_type = "NoSuchOperator"
     onnx.save(model, path)
-    with pytest.raises((EngineBuildError, ParityError), match=r"text_encoder\.onnx"):
+    with pytest.raises(EngineBuildError, match=r"text_encoder\.onnx"):
         build_engines(bundle, "tensorrt-rtx", ("8.6",), buckets=(1,))
     assert not list((copy / "engines").iterdir())
 

@@ -4,12 +4,16 @@ Engines of the shipped model are built for the card at hand, and everything that
 compared with ONNX Runtime on the CPU. Without a card these tests are not run, and were not yet.
 """
 
+import io
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from c2gm.export.cases import CheckPlan
 from c2gm.export.pack import export_bundle
@@ -18,10 +22,13 @@ from c2gm.model.checkpoint import load_model
 from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.runtime.backends import open_backend
 from c2gm.runtime.backends.base import Loop, StepRows
-from c2gm.runtime.backends.cuda_device import check, cuda_runtime, first_device
+from c2gm.runtime.backends.cuda_device import CudaDevice, check, cuda_runtime, first_device
+from c2gm.runtime.backends.cuda_driver import CudaDriver
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
-from c2gm.runtime.bundle import MANIFEST_NAME, Bundle
+from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.bundle import MANIFEST_NAME, Bundle, GraphName
+from c2gm.runtime.engines import find_engines
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.infer import run
 from c2gm.runtime.job import InferOptions
@@ -34,6 +41,10 @@ MEAN_PIXEL, PSNR_DB = 0.5, 40.0
 """As the exporter's parity accepts between FP16 and torch."""
 
 
+def device() -> CudaDevice:
+    return first_device("or run these tests elsewhere")
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped model in FP16 with engines for this card."""
@@ -44,10 +55,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         "fp16",
         plan=CheckPlan(((1, 256),), steps=STEPS, spread=1, every_step=None),
     )
-    build_engines(
-        Bundle.read(folder), "tensorrt-rtx", [first_device().capability], buckets=(1, 4, ROWS)
-    )
+    build_engines(Bundle.read(folder), "tensorrt-rtx", [device().capability], buckets=(4, ROWS))
     return Bundle.read(folder)
+
+
+def tiles_of(path: Path) -> dict[tuple[int, int, int], bytes]:
+    with sqlite3.connect(path) as file:
+        rows = file.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
+        return {(z, x, y): data for z, x, y, data in rows}
+
+
+def pixels_of(data: bytes) -> NDArray[np.int16]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
 
 
 def filled(bundle: Bundle, loop: Loop, rows: int) -> None:
@@ -69,6 +88,40 @@ def rows_of(bundle: Bundle, rows: int, step: int) -> StepRows:
         np.tile(table[step % STEPS].astype(np.float32), (rows, 1)),
         np.ones(rows, np.float32),
     )
+
+
+@pytest.mark.parametrize(("graph", "rows"), [("condition", 1), ("denoise", 4), ("vae_decoder", 1)])
+def test_every_output_of_an_engine_is_what_onnx_runtime_computes(
+    bundle: Bundle, graph: GraphName, rows: int
+) -> None:
+    spec = bundle.manifest.graphs[graph]
+    rng = np.random.default_rng(2)
+    inputs = {t.name: rng.standard_normal(t.at(rows, SIDE)).astype(t.dtype) for t in spec.inputs}
+    if graph == "denoise":
+        step = rows_of(bundle, rows, 1)
+        inputs |= {n: getattr(step, n) for n in ("timestep", "coefficients", "active")}
+    expected = OnnxRuntimeBackend.cpu(bundle).load(graph).run(inputs)
+    backend = TensorRTBackend(bundle, "tensorrt-rtx")
+    engines = find_engines(bundle, backend.machine, 4, SIDE)
+    driver = CudaDriver(load_library("tensorrt-rtx"), bundle, engines)
+    at = {t.name: driver.allocate(t.bytes(rows, SIDE)) for t in (*spec.inputs, *spec.outputs)}
+    prepared = driver.prepare(graph, rows, SIDE, at)
+    for name, array in inputs.items():
+        staged = driver.pinned(array.shape, array.dtype.name)
+        staged[:] = array
+        driver.upload(at[name], staged)
+    driver.launch(prepared)
+    for tensor in spec.outputs:
+        found = driver.pinned(tensor.at(rows, SIDE), tensor.dtype)
+        driver.download(found, at[tensor.name])
+        driver.wait(driver.mark())
+        error = np.abs(found.astype(np.float64) - expected[tensor.name])
+        if tensor.dtype == "uint8":
+            assert error.mean() <= MEAN_PIXEL
+        else:
+            size = np.sqrt(np.square(expected[tensor.name].astype(np.float64)).mean())
+            assert error.mean() <= 5e-3 * size and error.max() <= 5e-2 * size, tensor.name
+    driver.close()
 
 
 @pytest.mark.parametrize("rows", [4, ROWS])
@@ -105,9 +158,8 @@ def test_ten_thousand_steps_take_no_more_memory(bundle: Bundle) -> None:
 
 
 def test_more_than_fits_is_refused_in_one_line(bundle: Bundle) -> None:
-    device = first_device()
     cuda = cuda_runtime()
-    hog = check(cuda.cudaMalloc(int(device.free_bytes * 0.98)), "taking nearly all memory")
+    hog = check(cuda.cudaMalloc(device().free_bytes - (64 << 20)), "taking nearly all memory")
     try:
         with pytest.raises(BackendError, match="smaller --batch or --window"):
             TensorRTBackend(bundle, "tensorrt-rtx").open_loop(ROWS, SIDE)
@@ -123,15 +175,14 @@ def test_a_map_is_drawn_with_refill_and_early_stop(
         small_scene, "13-16", tmp_path / "gpu.mbtiles", bundle.folder, "tensorrt-rtx", batch=4
     )
     whole = run(options, QuietReport())
-    assert (
-        run(
-            InferOptions(
-                small_scene, "13-16", tmp_path / "cpu.mbtiles", bundle.folder, "onnxruntime"
-            ),
-            QuietReport(),
-        ).tiles
-        == whole.tiles
-    )
+    again = replace(options, output=tmp_path / "again.mbtiles")
+    assert tiles_of(run(again, QuietReport()).output) == tiles_of(whole.output)
+    cpu = replace(options, output=tmp_path / "cpu.mbtiles", backend="onnxruntime")
+    expected, found = tiles_of(run(cpu, QuietReport()).output), tiles_of(whole.output)
+    assert found.keys() == expected.keys()
+    errors = [np.abs(pixels_of(found[k]) - pixels_of(expected[k])).mean() for k in expected]
+    # A map drawn from a map drawn from a map: errors add up, level by level.
+    assert np.mean(errors) <= 2 * MEAN_PIXEL
     early = tmp_path / "early.c2gm"
     shutil.copytree(bundle.folder, early)
     manifest = json.loads((early / MANIFEST_NAME).read_text(encoding="utf-8"))

@@ -74,6 +74,11 @@ class Backend(Protocol):
         """Name on the command line."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What decides, besides the model, which bits come out: runs go on only with the same."""
+        ...
+
     def check(self, rows: int, side: int) -> None:
         """Raise BackendError where `open_loop` would, as far as can be known without loading."""
         ...

@@ -19,7 +19,6 @@ OLDEST_CAPABILITY = (7, 5)
 class CudaDevice:
     """A GPU: name, compute capability as "8.6", memory in bytes."""
 
-    index: int
     name: str
     capability: str
     total_bytes: int
@@ -53,8 +52,10 @@ def check(result: Any, doing: str) -> Any:
     return values[0] if len(values) == 1 else tuple(values) or None
 
 
-def first_device() -> CudaDevice:
+def first_device(otherwise: str) -> CudaDevice:
     """The device that work goes to; CUDA_VISIBLE_DEVICES chooses among several.
+
+    `otherwise`: what else the user may do, as the last words of an error.
 
     Raises BackendError where there is no driver, no device, or one that is too old.
     """
@@ -64,18 +65,16 @@ def first_device() -> CudaDevice:
     except RuntimeError as error:  # the bindings look for the driver's library only now
         raise BackendError(
             f"no CUDA driver was found ({str(error).splitlines()[0]}); install the GPU's driver, "
-            "or choose --backend onnxruntime"
+            f"{otherwise}"
         ) from None
     name = getattr(code, "name", str(code))
     if int(code) != 0 and name != "cudaErrorNoDevice":
         raise BackendError(
-            f"no usable CUDA driver: {name}; install or update the GPU's driver, or choose "
-            "--backend onnxruntime"
+            f"no usable CUDA driver: {name}; install or update the GPU's driver, {otherwise}"
         )
     if int(code) != 0 or count == 0:
         raise BackendError(
-            "no CUDA device was found; check nvidia-smi and CUDA_VISIBLE_DEVICES, or choose "
-            "--backend onnxruntime"
+            f"no CUDA device was found; check nvidia-smi and CUDA_VISIBLE_DEVICES, {otherwise}"
         )
     properties = check(cudart.cudaGetDeviceProperties(0), "asking the GPU for its properties")
     check(cudart.cudaSetDevice(0), "choosing the GPU")
@@ -85,7 +84,7 @@ def first_device() -> CudaDevice:
     if (properties.major, properties.minor) < OLDEST_CAPABILITY:
         raise BackendError(
             f"{title} has compute capability {properties.major}.{properties.minor}, at least "
-            f"{OLDEST_CAPABILITY[0]}.{OLDEST_CAPABILITY[1]} is needed; choose --backend onnxruntime"
+            f"{OLDEST_CAPABILITY[0]}.{OLDEST_CAPABILITY[1]} is needed; use another GPU, {otherwise}"
         )
     capability = f"{properties.major}.{properties.minor}"
-    return CudaDevice(0, title.rstrip("\0"), capability, int(total), int(free))
+    return CudaDevice(title.rstrip("\0"), capability, int(total), int(free))

@@ -1,7 +1,8 @@
 """The `Driver` of a real GPU: cuda-python for memory, stream and graphs, TensorRT for engines.
 
-No bookkeeping here beyond what has to be given back: which call may come when is the business of
-`DeviceLoop`, which is proven without a GPU.
+As little bookkeeping as possible here: which call may come when is the business of `DeviceLoop`,
+which is proven without a GPU. What is left: the memory that all contexts share, a ring of events,
+and what has to be given back.
 """
 
 import ctypes
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.runtime.backends.cuda_device import check, cuda_runtime
+from c2gm.runtime.backends.tensorrt_library import collecting_logger
 from c2gm.runtime.bundle import Bundle, GraphName
-from c2gm.runtime.engines import EngineSet, read_plan
+from c2gm.runtime.engines import EngineSet, build_command, engines_folder, read_plan
 from c2gm.runtime.errors import BackendError
 
 MARKS = 64
@@ -24,9 +26,10 @@ MARKS = 64
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """An execution context, and how to say which one failed."""
+    """An execution context, the memory that it works in, and how to say which one failed."""
 
     context: Any
+    activation_bytes: int
     what: str
 
 
@@ -47,7 +50,7 @@ class CudaDriver:
             check(cuda.cudaEventCreateWithFlags(flags), "creating an event") for _ in range(MARKS)
         ]
         self._marks = 0
-        self._logger = library.Logger(library.Logger.ERROR)
+        self._logger = collecting_logger(library)
         self._runtime = library.Runtime(self._logger)
         self._loaded: dict[GraphName, Any] = {}
         self._prepared: list[_Prepared] = []
@@ -82,23 +85,26 @@ class CudaDriver:
 
     def prepare(self, graph: GraphName, rows: int, side: int, at: Mapping[str, int]) -> _Prepared:
         """See `Driver.prepare`: an execution context of its own, on the profile of this shape."""
-        trt, spec = self._trt, self._bundle.manifest.graphs[graph]
+        spec = self._bundle.manifest.graphs[graph]
         what = f"{graph} for {rows} windows of {side} px"
         engine = self._engine(graph)
-        context = engine.create_execution_context(
-            trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        )
+        context = self._context(engine)
         if context is None:
-            raise BackendError(f"TensorRT makes no execution context for {what}")
-        profile = self._engines.build.profiles(spec).index((rows, side))
-        _accepted(context.set_optimization_profile_async(profile, int(self._stream)), what)
+            raise BackendError(
+                f"TensorRT makes no execution context for {what}{self._logger.reason()}"
+            )
+        profile = self._engines.build.profiles(graph, spec).index((rows, side))
+        self._accept(context.set_optimization_profile_async(profile, int(self._stream)), what)
         for tensor in spec.inputs:
-            _accepted(context.set_input_shape(tensor.name, tensor.at(rows, side)), what)
+            self._accept(context.set_input_shape(tensor.name, tensor.at(rows, side)), what)
         for name, address in at.items():
-            _accepted(context.set_tensor_address(name, address), f"{name} of {what}")
-        if missing := context.infer_shapes():
-            raise BackendError(f"TensorRT lacks the shapes of {missing} in {what}")
-        prepared = _Prepared(context, what)
+            self._accept(context.set_tensor_address(name, address), f"{name} of {what}")
+        self._accept(context.all_binding_shapes_specified, f"the shapes of {what}")
+        needed = max(
+            int(engine.get_device_memory_size_for_profile_v2(profile)),
+            int(context.update_device_memory_size_for_shapes()),
+        )
+        prepared = _Prepared(context, needed, what)
         self._prepared.append(prepared)
         return prepared
 
@@ -106,7 +112,9 @@ class CudaDriver:
         """See `Driver.launch`."""
         self._share_memory()
         if not prepared.context.execute_async_v3(int(self._stream)):
-            raise BackendError(f"TensorRT failed in {prepared.what}; try a smaller --batch")
+            raise BackendError(
+                f"TensorRT failed in {prepared.what}{self._logger.reason()}; try a smaller --batch"
+            )
 
     def upload(self, target: int, source: NDArray[Any]) -> None:
         """See `Driver.upload`."""
@@ -135,8 +143,8 @@ class CudaDriver:
             capturable = getattr(prepared.context, "is_stream_capturable", None)
             if capturable is not None and not capturable(int(self._stream)):
                 raise BackendError(
-                    f"TensorRT says that {prepared.what} cannot be captured in a CUDA graph; build "
-                    "the engines again with this c2gm"
+                    f"TensorRT says that {prepared.what} cannot be captured in a CUDA graph; "
+                    f"{self._remedy()}"
                 )
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda.cudaStreamBeginCapture(self._stream, mode), "beginning to capture")
@@ -185,14 +193,30 @@ class CudaDriver:
         cuda.cudaStreamDestroy(self._stream)
         self._device, self._host, self._events = [], [], []
 
+    def _context(self, engine: Any) -> Any:
+        """An execution context whose memory comes from us, with all kernels ready.
+
+        TensorRT-RTX compiles kernels on the GPU, by default while others stand in for them: a
+        captured graph would keep the stand-ins.
+        """
+        trt = self._trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        eager = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if eager is None:
+            return engine.create_execution_context(strategy)
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.dynamic_shapes_kernel_specialization_strategy = eager.EAGER
+        return engine.create_execution_context(config)
+
     def _engine(self, graph: GraphName) -> Any:
         if graph not in self._loaded:
             plan = read_plan(self._bundle, self._engines, graph)
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise BackendError(
-                    f"TensorRT cannot load the engine of {graph}; delete "
-                    f"{self._bundle.folder}/engines/{self._engines.key} and build it again"
+                    f"TensorRT cannot load the engine of {graph}{self._logger.reason()}; "
+                    f"{self._remedy()}"
                 )
             self._loaded[graph] = engine
         return self._loaded[graph]
@@ -201,12 +225,13 @@ class CudaDriver:
         """One piece of memory for all contexts' activations: in one stream they never overlap."""
         if self._has_pool:
             return
-        contexts = [prepared.context for prepared in self._prepared]
-        size = max(int(context.update_device_memory_size_for_shapes()) for context in contexts)
         # An address is needed even where nothing is.
-        pool = self.allocate(max(size, 256))
-        for context in contexts:
-            context.set_device_memory(pool, max(size, 256))
+        size = max(256, *(prepared.activation_bytes for prepared in self._prepared))
+        pool = self.allocate(size)
+        for prepared in self._prepared:
+            prepared.context.set_device_memory(pool, size)
+            # It returns nothing, also where it refuses.
+            self._accept(not self._logger.errors, f"memory for {prepared.what}")
         self._has_pool = True
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
@@ -214,7 +239,12 @@ class CudaDriver:
             self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream), "copying memory"
         )
 
+    def _accept(self, worked: bool, what: str) -> None:
+        if not worked:
+            raise BackendError(f"TensorRT refuses {what}{self._logger.reason()}; {self._remedy()}")
 
-def _accepted(worked: bool, what: str) -> None:
-    if not worked:
-        raise BackendError(f"TensorRT refuses {what}; build the engines again with this c2gm")
+    def _remedy(self) -> str:
+        made, bundle = self._engines.build, self._bundle
+        command = build_command(bundle, made.flavour, made.capabilities, made.buckets, made.sides)
+        folder = engines_folder(bundle.folder, self._engines.key)
+        return f"close other programs, or delete {folder} and build it again with: {command}"

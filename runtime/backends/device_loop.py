@@ -4,7 +4,7 @@ What the loop needs of a device stands in `Driver`, so that its bookkeeping is p
 (by a driver that enforces CUDA's rules), and a real driver has no bookkeeping to get wrong. The
 rules: all work goes into one stream; page-locked memory is not touched before the device has done
 with it; nothing is allocated or bound once a graph is captured, since a graph keeps addresses; the
-host never waits for a step but for one `lag` steps ago.
+host waits for a step only `lag` steps later, and else only for pictures when windows are finished.
 
 Conditions and decoder run one window at a time, and the denoiser always at the same batch size: so
 a window's arithmetic does not depend on its neighbours, and a run that was stopped and goes on with
@@ -23,7 +23,7 @@ from c2gm.runtime.errors import BackendError
 from c2gm.runtime.pixels import Picture
 
 LAG = 2
-"""Steps after which changes are read: the device has then always a step to go on with."""
+"""Steps after which changes are read, so that the device need not wait for the host's answer."""
 
 ADMISSIONS = 2
 """Windows whose pictures may be on their way to the device at once."""
@@ -191,8 +191,8 @@ class DeviceLoop:
             self._captured[graph] = self._driver.capture(work)
         if not np.array_equal(plain, self._trial(manifest)):
             raise BackendError(
-                "the GPU's captured graphs compute something else than its plain calls; update "
-                "driver and TensorRT and build the engines again, or choose --backend onnxruntime"
+                "the GPU's captured graphs compute something else than its plain calls; update the "
+                "driver, or choose --backend onnxruntime"
             )
         self._count = 0
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Graph, Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
-from c2gm.runtime.bundle import Bundle, GraphName, GraphSpec
+from c2gm.runtime.bundle import GRAPHS, Bundle, GraphName, GraphSpec
 from c2gm.runtime.errors import BackendError, BundleError
 
 _CPU = "CPUExecutionProvider"
@@ -81,8 +81,21 @@ class OnnxRuntimeBackend:
             )
         return cls(bundle, "cuda", _CUDA)
 
+    @property
+    def identity(self) -> str:
+        """See `Backend.identity`."""
+        return self.name
+
     def check(self, rows: int, side: int) -> None:
-        """See `Backend.check`: its graphs take any batch and window."""
+        """See `Backend.check`: graphs take any batch and window, but is there really a device?
+
+        That the provider is compiled in says nothing; it shows when a session opens.
+        """
+        if self._provider == _CUDA:
+            sizes = {
+                name: spec.files[0].bytes for name, spec in self._bundle.manifest.graphs.items()
+            }
+            self.load(min(GRAPHS, key=lambda name: sizes[name]))
 
     def open_loop(self, rows: int, side: int) -> Loop:
         """See `Backend.open_loop`."""

@@ -5,7 +5,7 @@ from c2gm.runtime.backends.cuda_device import CudaDevice, first_device
 from c2gm.runtime.backends.cuda_driver import CudaDriver
 from c2gm.runtime.backends.device_loop import DeviceLoop
 from c2gm.runtime.backends.tensorrt_library import load_library
-from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.bundle import Bundle, GraphName
 from c2gm.runtime.engines import EngineSet, Flavour, Machine, find_engines, this_platform
 from c2gm.runtime.errors import BackendError
 
@@ -19,36 +19,42 @@ class TensorRTBackend:
     def __init__(self, bundle: Bundle, flavour: Flavour) -> None:
         """Ask for library and GPU; the engines are looked for when the shape is known.
 
+        `machine` is then what engines must fit.
+
         Raises BackendError, before anything that would crash, where one of them is missing.
         """
         self.name = flavour
         self._bundle = bundle
         self._library = load_library(flavour)
-        self._device = first_device()
-        self._machine = Machine(
+        self._device = first_device("or choose --backend onnxruntime")
+        self.machine = Machine(
             flavour, str(self._library.__version__), this_platform(), self._device.capability
         )
 
+    @property
+    def identity(self) -> str:
+        """See `Backend.identity`: plans differ by library and GPU."""
+        return f"{self.name} {self.machine.version} for {self.machine.capability}"
+
     def check(self, rows: int, side: int) -> None:
         """See `Backend.check`: there are engines that fit, and memory for them."""
-        self._engines(rows, side)
-
-    def _engines(self, rows: int, side: int) -> EngineSet:
-        # Conditions and pictures are computed one at a time.
-        engines = find_engines(self._bundle, self._machine, (1, rows), side)
+        engines = find_engines(self._bundle, self.machine, rows, side)
         check_memory(self._bundle, engines, self._device, rows, side)
-        return engines
 
     def open_loop(self, rows: int, side: int) -> Loop:
         """See `Backend.open_loop`."""
-        engines = self._engines(rows, side)
+        engines = find_engines(self._bundle, self.machine, rows, side)
         driver = CudaDriver(self._library, self._bundle, engines)
-        return DeviceLoop(self._bundle.manifest, driver, rows, side)
+        try:
+            return DeviceLoop(self._bundle.manifest, driver, rows, side)
+        except BaseException:
+            driver.close()
+            raise
 
     def describe(self) -> str:
         """Library, version and device."""
         return (
-            f"{self.name} {self._machine.version} on {self._device.name} (compute capability "
+            f"{self.name} {self.machine.version} on {self._device.name} (compute capability "
             f"{self._device.capability}, {self._device.total_bytes / 1e9:.0f} GB)"
         )
 
@@ -56,9 +62,14 @@ class TensorRTBackend:
 def needed_bytes(bundle: Bundle, engines: EngineSet, rows: int, side: int) -> int:
     """Device memory of a loop: weights, the largest activations, inputs and outputs."""
     graphs, total, activations = bundle.manifest.graphs, 0, 0
-    for name, count in (("condition", 1), ("denoise", rows), ("vae_decoder", 1)):
+    loaded: tuple[tuple[GraphName, int], ...] = (
+        ("condition", 1),
+        ("denoise", rows),
+        ("vae_decoder", 1),
+    )
+    for name, count in loaded:
         spec, memory = graphs[name], engines.memory[name]
-        profile = engines.build.profiles(spec).index((count, side))
+        profile = engines.build.profiles(name, spec).index((count, side))
         total += memory.weight_bytes
         activations = max(activations, memory.activation_bytes[profile])
         total += sum(tensor.bytes(count, side) for tensor in (*spec.inputs, *spec.outputs))

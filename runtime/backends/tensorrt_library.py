@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from c2gm.runtime.engines import Flavour
 from c2gm.runtime.errors import BackendError
@@ -13,6 +14,32 @@ _MODULES: dict[Flavour, tuple[str, str]] = {
     ),
     "tensorrt-rtx": ("tensorrt_rtx", "pip install 'c2gm[tensorrt]'"),
 }
+
+
+def collecting_logger(library: Any) -> Any:
+    """A logger of `library.ILogger`'s kind that prints nothing and keeps errors.
+
+    TensorRT's own prints on stdout, where it would end up in what `--json` prints.
+    """
+
+    class Logger(library.ILogger):  # type: ignore[misc]
+        """Keeps the errors since `reason` was last asked."""
+
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by TensorRT for every message."""
+            if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+        def reason(self) -> str:
+            """What TensorRT complained of first, to append to a message; then forgotten."""
+            errors, self.errors = self.errors, []
+            return f" ({errors[0]})" if errors else ""
+
+    return Logger()
 
 
 def load_library(flavour: Flavour) -> ModuleType:
