@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from c2gm.benchmarks.gpus import GPUS
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.command import run_command
@@ -39,7 +40,7 @@ def bench() -> None:
 
 @app.command("gpu-model", epilog=EXAMPLES)
 def gpu_model(
-    gpu: Annotated[str, typer.Option(help="The GPU that is described.")] = "rtx-3090",
+    gpu: Annotated[str, typer.Option(help=f"One of {', '.join(GPUS)}.")] = "rtx-3090",
     preset: Annotated[str, typer.Option(help=f"Model: {', '.join(PRESETS)}.")] = "full",
     steps: Annotated[str, typer.Option(help="Denoising steps of a tile.")] = "50,20,10,4",
     batch: Annotated[int, typer.Option(help="Windows at a time.")] = max(BUCKETS),
@@ -51,7 +52,7 @@ def gpu_model(
 ) -> None:
     """Model a run on a GPU that is not there: real batching over modelled engines."""
     # torch takes seconds to import: wrong options are answered before.
-    from c2gm.benchmarks.gpu_model import GPUS, report
+    from c2gm.benchmarks.gpu_model import report
 
     if gpu not in GPUS:
         raise OptionError(f"--gpu is {gpu!r}, choose from {', '.join(GPUS)}")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.benchmarks.gpu_costs import Operator, count_operators
+from c2gm.benchmarks.gpus import GPUS, Gpu
 from c2gm.model.config import ModelConfig
 from c2gm.runtime.backends.base import Loop, StepRows, Tensors
 from c2gm.runtime.backends.device_loop import LAG
@@ -53,29 +54,6 @@ SHEET_TILES = 441
 
 CALM, STOP_TOLERANCE = 1e-6, 1e-3
 
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU as its maker describes it: dense FP16 with FP32 accumulation, bandwidth, processors."""
-
-    title: str
-    flop_per_s: float
-    bytes_per_s: float
-    processors: int
-
-
-def _gpu(title: str, processors: int, clock: float, bandwidth: float) -> Gpu:
-    """512 FP16 operations a clock and processor with FP32 accumulation: GeForce RTX 30 and 40."""
-    return Gpu(title, 512 * processors * clock, bandwidth, processors)
-
-
-GPUS: Mapping[str, Gpu] = {
-    "rtx-3090": _gpu("GeForce RTX 3090", 82, 1.695e9, 936e9),
-    "rtx-4060-laptop": _gpu("GeForce RTX 4060 Laptop (2.37 GHz)", 24, 2.37e9, 256e9),
-    "rtx-4090-laptop": _gpu("GeForce RTX 4090 Laptop (2.04 GHz)", 76, 2.04e9, 576e9),
-    "orin": Gpu("Jetson AGX Orin 64 GB", 42.5e12, 204.8e9, 16),
-}
-"""Processors, clocks and bandwidths as published by the maker; peak rates follow from them."""
 
 TARGETS_MS: Mapping[int, float] = {50: 195.0, 20: 90.0, 10: 55.0, 4: 35.0}
 """For `full` on an RTX 3090 at 16 rows, a tile, by steps (field notes; the paper needs 1,200)."""
