@@ -13,14 +13,13 @@ from c2gm.runtime.errors import OptionError
 
 PROGRAM = "c2gm-bench"
 
-EXAMPLES = """
+EXAMPLES = """\b
 Examples:
-
-  c2gm-bench gpu-model                                   the full model on an RTX 3090
-
+  c2gm-bench gpu-model
+      the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
-
-  c2gm-bench gpu-model --still-after 12                  windows stop when nothing moves any more
+  c2gm-bench gpu-model --still-after 12
+      the sheet's windows stop once nothing moves any more
 """
 
 app = typer.Typer(
@@ -83,7 +82,8 @@ def _told(found: dict[str, Any]) -> str:
         "",
         "ms a tile    "
         + "".join(f"{f'{b} rows':>10s}" for b in BUCKETS)
-        + f"{'roofline':>10s}    target",
+        + f"{'roofline':>10s}"
+        + ("    target" if found["tile_target_seconds"] else ""),
     ]
     for steps, row in found["tile_seconds"].items():
         cells = "".join(f"{1e3 * row[b]:10.1f}" for b in BUCKETS)

@@ -20,20 +20,20 @@ from c2gm.runtime.errors import OptionError, WeightsError
 
 PROGRAM = "c2gm-export"
 
-EXAMPLES = """
+EXAMPLES = """\b
 Examples:
-
-  c2gm-export                                      the shipped model, as nano-fp32.c2gm
-
-  c2gm-export --precision fp16 --output map.c2gm   half precision, another name
-
-  c2gm-export --checkpoint runs/sgdm/sgdm.safetensors   weights of c2gm-train
-
-  c2gm-export --preset full --random-weights --quick-check   full size, for time and memory
-
-  c2gm-export --precision fp16 --engine tensorrt-rtx --targets 8.6,8.9   with engines for RTX 30, 40
-
-  c2gm-export --add-to map.c2gm --engine tensorrt-rtx --targets 12.0   to a bundle that exists
+  c2gm-export
+      the shipped model, as nano-fp32.c2gm
+  c2gm-export --precision fp16 --output map.c2gm
+      half precision, another name
+  c2gm-export --checkpoint runs/sgdm/sgdm.safetensors
+      weights of c2gm-train
+  c2gm-export --preset full --random-weights --quick-check
+      full size, for time and memory
+  c2gm-export --precision fp16 --engine tensorrt-rtx --targets 8.6,8.9
+      with engines for RTX 30 and 40
+  c2gm-export --add-to map.c2gm --engine tensorrt-rtx --targets 12.0
+      engines for RTX 50, into a bundle that exists
 
 Provenance and licence of the weights are read from NAME.json beside NAME.safetensors and shown to
 every user of the bundle. Exit codes: 0 written, 2 wrong options, 8 output exists or cannot be
@@ -65,8 +65,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 )
 def export(
     precision: Annotated[
-        Precision, typer.Option(help="Types in the graphs; fp16 keeps islands of fp32.")
-    ] = Precision.fp32,
+        Precision | None,
+        typer.Option(help="Types in the graphs; fp16 keeps islands of fp32.  [default: fp32]"),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights (.safetensors); default: the shipped nano.")
     ] = None,
@@ -96,13 +97,25 @@ def export(
         ),
     ] = None,
     targets: Annotated[
-        str, typer.Option(help="Compute capabilities for tensorrt-rtx: 8.6 (RTX 30), 8.9, 12.0.")
+        str,
+        typer.Option(
+            help="Compute capabilities, needed for tensorrt-rtx: 7.5 (RTX 20), 8.0, 8.6 (RTX 30), "
+            "8.9 (RTX 40), 12.0 (RTX 50), 12.1."
+        ),
     ] = "",
     buckets: Annotated[
-        str, typer.Option(help="Batch sizes that engines are built for.")
-    ] = ",".join(map(str, BUCKETS)),
+        str,
+        typer.Option(
+            help="Batch sizes that engines are built for, as --batch of c2gm-infer will be; "
+            f"default: {','.join(map(str, BUCKETS))}."
+        ),
+    ] = "",
     sides: Annotated[
-        str, typer.Option(help="Window sides in pixels that engines are built for; default: 256.")
+        str,
+        typer.Option(
+            help="Window sides that engines are built for: pixels of --window and twice --halo of "
+            "c2gm-infer, multiples of 64; default: 256."
+        ),
     ] = "",
     add_to: Annotated[
         Path | None,
@@ -110,12 +123,12 @@ def export(
     ] = None,
 ) -> None:
     """Load the weights, export, build engines, tell where the bundle is."""
-    if engine is None and (targets or sides or add_to is not None):
+    if engine is None and (targets or buckets or sides or add_to is not None):
         raise OptionError(
-            "--targets, --sides and --add-to go with --engine; add --engine tensorrt-rtx"
+            "--targets, --buckets, --sides and --add-to go with --engine; add --engine tensorrt-rtx"
         )
     capabilities = [target.strip() for target in targets.split(",") if target.strip()]
-    rows, widths = _numbers("--buckets", buckets), _numbers("--sides", sides)
+    rows, widths = _numbers("--buckets", buckets) or BUCKETS, _numbers("--sides", sides)
     if random_weights and checkpoint is not None:
         raise OptionError("--checkpoint and --random-weights exclude each other; give one of them")
     if preset is not None and not random_weights:
@@ -123,11 +136,14 @@ def export(
     preset = preset or "nano"
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-    if add_to is not None and (checkpoint or random_weights or output or overwrite or quick_check):
+    if add_to is not None and (
+        checkpoint or random_weights or output or overwrite or quick_check or precision
+    ):
         raise OptionError(
-            "--add-to takes a bundle as it is; leave --checkpoint, --random-weights, --output, "
-            "--overwrite and --quick-check out"
+            "--add-to takes a bundle as it is; leave --precision, --checkpoint, --random-weights, "
+            "--output, --overwrite and --quick-check out"
         )
+    precision = precision or Precision.fp32
     checkpoint = checkpoint or SHIPPED_WEIGHTS
     name = f"{preset}-random" if random_weights else checkpoint.stem
     output = output or Path(f"{name}-{precision.value}.c2gm")
@@ -150,7 +166,8 @@ def export(
         )
         size = sum(file.stat().st_size for file in made.iterdir()) / 1e6
         progress(
-            f"{made}: {size:.1f} MB, try it with c2gm-infer --model {folder} --backend {engine}"
+            f"{made}: {size:.1f} MB, try it with c2gm-infer --imagery SCENE --levels 10-16 --model "
+            f"{folder} --backend {engine} --batch {max(rows)}"
         )
 
     if add_to is not None:

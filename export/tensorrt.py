@@ -8,9 +8,12 @@ strongly typed: what is computed in half precision stands in the ONNX graph (exp
 import errno
 import json
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from c2gm.export.half_checks import check_half
 from c2gm.export.layer_report import HEADER, LayerReport, memory_of, parse_layers, summarise
 from c2gm.runtime.backends.cuda_device import first_device
 from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import GRAPHS, Bundle, FileSpec, GraphName, file_spec
 from c2gm.runtime.engines import (
     FORMAT_VERSION,
@@ -94,7 +98,9 @@ def build_engines(
     if _is_complete(bundle, output):
         progress(f"{output}: built already, nothing to do")
         return output
-    if manifest.precision == "fp16":
+    if manifest.precision == "fp32":
+        progress("warning: the bundle is of fp32, and so its engines will be slow; see --precision")
+    else:
         for graph in GRAPHS:
             check_half(bundle.graph_path(graph))
     try:
@@ -125,8 +131,12 @@ def check_request(
     wrong = [side for side in sides if side < 1 or side % WINDOW_MULTIPLE]
     if wrong:
         raise OptionError(f"--sides has {wrong[0]}, expected multiples of {WINDOW_MULTIPLE}")
-    if not buckets or min(buckets) < 1:
-        raise OptionError(f"--buckets are {tuple(buckets)}, expected batch sizes from 1")
+    unknown_sizes = [size for size in buckets if size not in BUCKETS]
+    if unknown_sizes or not buckets:
+        raise OptionError(
+            f"--buckets has {unknown_sizes[0] if buckets else 'nothing'}, expected batch sizes "
+            f"among {', '.join(map(str, BUCKETS))}"
+        )
     load_library(flavour)
     if flavour == "tensorrt":
         here = first_device("or use --engine tensorrt-rtx").capability
@@ -169,8 +179,9 @@ def _write_engines(
         size = sum(file.bytes for file in spec.files)
         estimate = (HOST_BYTES + HOST_BYTES_PER_BYTE * size) / 1e9
         profiles = len(made.profiles(graph, spec))
+        shapes = "one shape" if profiles == 1 else f"{profiles} shapes"
         progress(
-            f"{graph}: building, {profiles} profiles for {', '.join(made.capabilities)}; takes "
+            f"{graph}: building, {shapes} for {', '.join(made.capabilities)}; takes "
             f"about {estimate:.1f} GB of memory"
         )
         started = time.monotonic()
@@ -183,10 +194,11 @@ def _write_engines(
         reports[graph] = asdict(report) | {"build_seconds": round(seconds, 1)}
         progress(
             f"{graph}: {plans[graph].bytes / 1e6:.1f} MB in {seconds:.0f} s; "
-            f"{report.half_convolutions} of {report.convolutions} convolutions and "
-            f"{report.half_products} of {report.products} matrix products in half precision, "
-            f"{report.fused_attention} fused attentions, on the device "
-            f"{engine.memory.weight_bytes / 1e6:.0f} MB of weights and up to "
+            f"for each shape {report.half_convolutions // profiles} of "
+            f"{report.convolutions // profiles} convolutions and "
+            f"{report.half_products // profiles} of {report.products // profiles} matrix products "
+            f"in half precision, {report.fused_attention // profiles} fused attentions; on the "
+            f"device {engine.memory.weight_bytes / 1e6:.0f} MB of weights and up to "
             f"{max(engine.memory.activation_bytes, default=0) / 1e6:.0f} MB of activations"
         )
     (folder / LAYERS_NAME).write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
@@ -242,8 +254,10 @@ def build_plan(
                 f"{path.name}: {made.flavour} refuses the profile for {rows} windows of {side} px"
                 f"{logger.reason()}"
             )
-    serialized = builder.build_serialized_network(network, config)
-    if logger.interrupted:
+    with interrupts_noted() as noted:
+        config.progress_monitor = _monitor(trt, noted)
+        serialized = builder.build_serialized_network(network, config)
+    if noted:
         raise KeyboardInterrupt
     if serialized is None:
         raise EngineBuildError(
@@ -284,6 +298,49 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
+@contextmanager
+def interrupts_noted() -> Iterator[list[int]]:
+    """Within this context Ctrl-C and SIGTERM raise nothing: they are put into the list.
+
+    TensorRT calls back into Python from its own code, and swallows what is raised there.
+    """
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted  # signals go to the main thread alone
+        return
+    before = {
+        number: signal.signal(number, lambda number, _: noted.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _monitor(trt: Any, noted: list[int]) -> Any:
+    """A monitor of `trt.IProgressMonitor`'s kind that ends a build once something is noted."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Says after every step whether to go on."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            """Called when a phase begins."""
+
+        def step_complete(self, name: str, step: int) -> bool:
+            """Called after every step of a phase; False ends the build."""
+            return not noted
+
+        def phase_finish(self, name: str) -> None:
+            """Called when a phase ends."""
+
+    return Monitor()
+
+
 def _logger(trt: Any, alive: Callable[[], None]) -> Any:
     """A logger of `trt.ILogger`'s kind that keeps what is of use: reports and complaints.
 
@@ -298,16 +355,9 @@ def _logger(trt: Any, alive: Callable[[], None]) -> Any:
             self.messages: list[str] = []
             self.errors: list[str] = []
             self.told = time.monotonic()
-            self.interrupted = False
 
         def log(self, severity: Any, message: str) -> None:
-            """Called by TensorRT for every message, which swallows whatever is raised here."""
-            try:
-                self._keep(severity, message)
-            except KeyboardInterrupt:
-                self.interrupted = True
-
-        def _keep(self, severity: Any, message: str) -> None:
+            """Called by TensorRT for every message."""
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
             elif message.startswith((HEADER, "Total Activation Memory", "Total Weights Memory")):

@@ -237,7 +237,7 @@ def file_sha256(path: Path) -> str:
 def read_manifest(folder: Path) -> Manifest:
     """Read and validate `manifest.json` alone. Raises BundleError."""
     path = folder / MANIFEST_NAME
-    hint = "give a folder written by c2gm-export, or omit --model for the shipped one"
+    hint = "give a folder NAME.c2gm that c2gm-export wrote"
     if not path.is_file():
         raise BundleError(f"{folder} is not a model bundle: it has no {MANIFEST_NAME}; {hint}")
     if path.stat().st_size > MANIFEST_LIMIT_BYTES:

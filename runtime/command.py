@@ -33,6 +33,8 @@ def run_command(
         if not argv and app.info.no_args_is_help is True:
             argv = ["--help"]
         code = app(argv, prog_name=program, standalone_mode=False)
+        if code == Interrupted.exit_code:  # some versions of Typer turn Ctrl-C into this
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         leave(program, stopped, Interrupted.exit_code)
     except C2GMError as error:

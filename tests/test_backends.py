@@ -14,7 +14,7 @@ from c2gm.runtime import backends
 from c2gm.runtime.backends import cuda_device, onnxruntime, open_backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.bundle import Bundle
-from c2gm.runtime.errors import BackendError
+from c2gm.runtime.errors import BackendError, OptionError
 
 NO_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -71,7 +71,7 @@ def test_auto_takes_the_first_that_can_run_and_says_why_not_the_others(
     assert opened.passed_over == ("not TensorRT: the model has no engines", "not cuda: no card")
     openers["cuda"] = OnnxRuntimeBackend.cpu
     assert open_backend("auto", bundle, 4, 256).passed_over == opened.passed_over[:1]
-    with pytest.raises(BackendError, match="choose one of auto, tensorrt-rtx, tensorrt, cuda"):
+    with pytest.raises(OptionError, match="choose one of auto, tensorrt-rtx, tensorrt, cuda"):
         open_backend("tpu", bundle, 4, 256)
 
 

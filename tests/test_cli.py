@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
     "model broken": (lambda f: {"--model": broken_bundle(f)}, 6, "SHA-256"),
     "backend unknown": (
         lambda f: {"--backend": "tpu"},
-        7,
+        2,
         "choose one of auto, tensorrt-rtx, tensorrt, cuda",
     ),
     "output exists": (lambda f: {"--output": write_text(f / "is.mbtiles", "")}, 8, "--overwrite"),

@@ -5,6 +5,9 @@ If these fail, somebody's GPU gets machine code that was not made for it, or for
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -300,3 +303,21 @@ def test_layers_are_read_from_tensorrt_s_own_list() -> None:
     assert (report.kernels, report.convolutions, report.half_convolutions) == (4, 2, 1)
     assert (report.products, report.half_products, report.fused_attention) == (1, 0, 1)
     assert report.float32_nodes == ("/c2/Conv", "/g/MatMul")
+
+
+def test_ctrl_c_ends_a_build_and_leaves_nothing(half: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.c2gm"
+    shutil.copytree(half, copy, ignore=shutil.ignore_patterns("engines"))
+    command = "from c2gm.export.cli import main; main()"
+    options = ("--add-to", copy, "--engine", "tensorrt-rtx", "--targets", "8.6", "--buckets", "1")
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *options], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "denoise: building" in line:
+                process.send_signal(signal.SIGTERM)
+            last = line
+    assert process.returncode == 130
+    assert last == "c2gm-export: error: stopped; nothing half-written is left\n"
+    assert not list((copy / "engines").iterdir())

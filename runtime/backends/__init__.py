@@ -8,7 +8,7 @@ from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.engines import FLAVOURS, FOLDER
-from c2gm.runtime.errors import BackendError
+from c2gm.runtime.errors import BackendError, OptionError
 
 BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
     "tensorrt-rtx": lambda bundle: TensorRTBackend(bundle, "tensorrt-rtx"),
@@ -30,12 +30,12 @@ class Opened:
 def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
     """Open a backend by name, for `rows` windows of `side` px; `auto`: the fastest that can run.
 
-    Raises BackendError for an unknown name or a backend that cannot run here: one that was asked
-    for is never replaced by another.
+    Raises OptionError for an unknown name, BackendError for a backend that cannot run here: one
+    that was asked for is never replaced by another.
     """
     if name != "auto":
         if name not in BACKENDS:
-            raise BackendError(
+            raise OptionError(
                 f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}"
             )
         backend = BACKENDS[name](bundle)

@@ -10,7 +10,7 @@ from c2gm.runtime.errors import BackendError
 _MODULES: dict[Flavour, tuple[str, str]] = {
     "tensorrt": (
         "tensorrt",
-        "TensorRT, from its vendor's package index (docs/gpu.md), or choose tensorrt-rtx",
+        "install it from its vendor's package index, or choose tensorrt-rtx",
     ),
     "tensorrt-rtx": ("tensorrt_rtx", "pip install 'c2gm[tensorrt]'"),
 }
