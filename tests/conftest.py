@@ -1,5 +1,6 @@
 """What several tests share: a small bundle exported for real, and a small scene on disk."""
 
+import platform
 import sys
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import rasterio
 from rasterio.transform import from_origin
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+HAS_TENSORRT_RTX = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
+"""As the extra `tensorrt` in pyproject.toml: elsewhere there are no packages of it."""
+
+collect_ignore = [] if HAS_TENSORRT_RTX else ["test_engines.py", "test_gpu_signatures.py"]
 
 
 @pytest.fixture(scope="session")
