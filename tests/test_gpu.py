@@ -4,17 +4,14 @@ Engines of the shipped model are built for the card at hand, and everything that
 compared with ONNX Runtime on the CPU. Without a card these tests are not run, and were not yet.
 """
 
-import io
 import json
 import shutil
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from tiles import pixels_of, tiles_of
 
 from c2gm.export.cases import CheckPlan
 from c2gm.export.pack import export_bundle
@@ -58,16 +55,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     build_engines(Bundle.read(folder), "tensorrt-rtx", [device().capability], buckets=(4, ROWS))
     return Bundle.read(folder)
-
-
-def tiles_of(path: Path) -> dict[tuple[int, int, int], bytes]:
-    with sqlite3.connect(path) as file:
-        rows = file.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
-        return {(z, x, y): data for z, x, y, data in rows}
-
-
-def pixels_of(data: bytes) -> NDArray[np.int16]:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int16)
 
 
 def filled(bundle: Bundle, loop: Loop, rows: int) -> None:

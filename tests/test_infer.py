@@ -1,16 +1,13 @@
 """The whole runtime on a small scene: if these fail, users get other tiles than they should."""
 
-import io
 import json
 import shutil
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from tiles import pixels_of, tiles_of
 
 from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import Interrupted, OutputError
@@ -20,18 +17,6 @@ from c2gm.runtime.progress import QuietReport
 
 BATCH_TOLERANCE = 1
 """Largest difference of a pixel, of 255, between runs with other batch sizes."""
-
-TileKey = tuple[int, int, int]
-
-
-def tiles_of(path: Path) -> dict[TileKey, bytes]:
-    with sqlite3.connect(path) as file:
-        rows = file.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
-        return {(z, x, y): data for z, x, y, data in rows}
-
-
-def pixels_of(data: bytes) -> NDArray[np.int16]:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.int16)
 
 
 @pytest.fixture(scope="module")
