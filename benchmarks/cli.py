@@ -8,7 +8,7 @@ import typer
 from c2gm.benchmarks.gpus import GPUS
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.command import run_command
+from c2gm.runtime.command import run_command, whole_numbers
 from c2gm.runtime.errors import OptionError
 
 PROGRAM = "c2gm-bench"
@@ -50,21 +50,18 @@ def gpu_model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Model a run on a GPU that is not there: real batching over modelled engines."""
-    # torch takes seconds to import: wrong options are answered before.
-    from c2gm.benchmarks.gpu_model import report
-
     if gpu not in GPUS:
         raise OptionError(f"--gpu is {gpu!r}, choose from {', '.join(GPUS)}")
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, choose from {', '.join(PRESETS)}")
     if batch not in BUCKETS:
         raise OptionError(f"--batch is {batch}, choose from {', '.join(map(str, BUCKETS))}")
-    try:
-        counts = [int(part) for part in steps.split(",")]
-    except ValueError:
-        raise OptionError(f"--steps is {steps!r}, expected whole numbers as in 50,20") from None
+    counts = whole_numbers("--steps", steps)
     if not counts or min(counts) < 1:
         raise OptionError(f"--steps is {steps!r}, expected numbers from 1")
+    # torch takes seconds to import: wrong options are answered before.
+    from c2gm.benchmarks.gpu_model import report
+
     found = report(PRESETS[preset], GPUS[gpu], counts, batch, still_after)
     print(json.dumps(found, indent=1) if as_json else _told(found))
 

@@ -36,6 +36,10 @@ class Operator:
     columns: int
     products: int
 
+    def traffic(self, rows: int) -> float:
+        """Bytes moved for so many rows."""
+        return self.fixed_bytes + self.row_bytes * rows
+
 
 @dataclass(frozen=True, slots=True)
 class _Call:

@@ -6,7 +6,7 @@ last wave of thread blocks, and a gap after every kernel; the host is taken to k
 is the code that decides which windows run together and for how long.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -19,7 +19,7 @@ from c2gm.benchmarks.gpu_costs import Operator, count_operators
 from c2gm.benchmarks.gpus import GPUS, Gpu
 from c2gm.model.config import ModelConfig
 from c2gm.runtime.backends.base import Loop, StepRows, Tensors
-from c2gm.runtime.backends.device_loop import LAG
+from c2gm.runtime.backends.device_loop import LAG, loop_graphs
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import (
     FORMAT_VERSION,
@@ -54,15 +54,13 @@ SHEET_TILES = 441
 
 CALM, STOP_TOLERANCE = 1e-6, 1e-3
 
-
 TARGETS_MS: Mapping[int, float] = {50: 195.0, 20: 90.0, 10: 55.0, 4: 35.0}
 """For `full` on an RTX 3090 at 16 rows, a tile, by steps (field notes; the paper needs 1,200)."""
 
 
 def operator_seconds(operator: Operator, rows: int, gpu: Gpu) -> float:
     """Modelled time of one kernel for so many rows, the gap after it included."""
-    traffic = operator.fixed_bytes + operator.row_bytes * rows
-    seconds = traffic / (gpu.bytes_per_s * BANDWIDTH_SHARE)
+    seconds = operator.traffic(rows) / (gpu.bytes_per_s * BANDWIDTH_SHARE)
     if operator.columns:
         rate = gpu.flop_per_s * ARITHMETIC_SHARE * filling(operator, rows, gpu.processors)
         seconds = max(seconds, operator.flop * rows / rate)
@@ -100,10 +98,7 @@ class GraphTimes:
         """The roofline: each operator's arithmetic or traffic at the peak, whichever is slower."""
         gpu = self.gpu
         return sum(
-            max(
-                x.flop * rows / gpu.flop_per_s,
-                (x.fixed_bytes + x.row_bytes * rows) / gpu.bytes_per_s,
-            )
+            max(x.flop * rows / gpu.flop_per_s, x.traffic(rows) / gpu.bytes_per_s)
             for x in self._operators[graph]
         )
 
@@ -124,7 +119,8 @@ class ModelledLoop:
     lag = LAG
 
     def __init__(self, times: GraphTimes, rows: int, still_after: int | None) -> None:
-        self._times, self._rows, self._still_after = times, rows, still_after
+        self._costs = {name: times.seconds(name, count) for name, count in loop_graphs(rows)}
+        self._rows, self._still_after = rows, still_after
         self._done = np.zeros(rows, np.int64)
         self._changes: list[NDArray[np.float32]] = []
         self.seconds = {"condition": 0.0, "denoise": 0.0, "vae_decoder": 0.0}
@@ -135,11 +131,11 @@ class ModelledLoop:
     def admit(self, row: int, window: Tensors) -> None:
         """See `Loop.admit`."""
         self._done[row] = 0
-        self.seconds["condition"] += self._times.seconds("condition", 1)
+        self.seconds["condition"] += self._costs["condition"]
 
     def step(self, rows: StepRows) -> NDArray[np.float32] | None:
         """See `Loop.step`; x0 stands still after `still_after` steps."""
-        self.seconds["denoise"] += self._times.seconds("denoise", self._rows)
+        self.seconds["denoise"] += self._costs["denoise"]
         self.row_steps += self._rows
         self.useful_row_steps += int(rows.active.sum())
         self._done += rows.active.astype(np.int64)
@@ -151,7 +147,7 @@ class ModelledLoop:
 
     def paint(self, rows: Sequence[int]) -> tuple[list[Picture], NDArray[np.float32]]:
         """See `Loop.paint`."""
-        self.seconds["vae_decoder"] += len(rows) * self._times.seconds("vae_decoder", 1)
+        self.seconds["vae_decoder"] += len(rows) * self._costs["vae_decoder"]
         return [self._picture] * len(rows), np.zeros(len(rows), np.float32)
 
     def close(self) -> None:
@@ -161,13 +157,11 @@ class ModelledLoop:
 class ModelledBackend:
     """A `Backend` of modelled loops."""
 
-    name = "modelled"
+    name = identity = "modelled"
 
     def __init__(self, times: GraphTimes, still_after: int | None = None) -> None:
         self.loop: ModelledLoop | None = None
         self._times, self._still_after = times, still_after
-
-    identity = name
 
     def check(self, rows: int, side: int) -> None:
         """See `Backend.check`."""
@@ -217,7 +211,6 @@ def run_sheet(
     planned: Plan,
     *,
     still_after: int | None = None,
-    progress: Callable[[int], None] = lambda tiles: None,
 ) -> SheetRun:
     """Run a plan through the real cascade and sampler over modelled engines."""
     backend = ModelledBackend(times, still_after)
@@ -237,7 +230,6 @@ def run_sheet(
         for out in sampler.step():
             cascade.finish(out.key)
             made, steps_done = made + 1, steps_done + out.steps
-            progress(made)
     loop = backend.loop
     assert loop is not None
     single = times.floor("condition", 1) + times.floor("vae_decoder", 1)

@@ -15,7 +15,7 @@ import typer
 from c2gm.model.config import DEFAULT_STEPS, PRESETS, SHIPPED_WEIGHTS
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import Bundle, Provenance
-from c2gm.runtime.command import run_command
+from c2gm.runtime.command import run_command, whole_numbers
 from c2gm.runtime.errors import OptionError, WeightsError
 
 PROGRAM = "c2gm-export"
@@ -128,7 +128,7 @@ def export(
             "--targets, --buckets, --sides and --add-to go with --engine; add --engine tensorrt-rtx"
         )
     capabilities = [target.strip() for target in targets.split(",") if target.strip()]
-    rows, widths = _numbers("--buckets", buckets) or BUCKETS, _numbers("--sides", sides)
+    rows, widths = whole_numbers("--buckets", buckets) or BUCKETS, whole_numbers("--sides", sides)
     if random_weights and checkpoint is not None:
         raise OptionError("--checkpoint and --random-weights exclude each other; give one of them")
     if preset is not None and not random_weights:
@@ -209,14 +209,6 @@ def export(
     progress(f"{folder}: {size:.1f} MB, try it with c2gm-infer --model {folder}")
     if engine is not None:
         add_engines(folder)
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """`1,2,4` -> (1, 2, 4). Raises OptionError."""
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise OptionError(f"{option} is {text!r}, expected whole numbers as in 1,2,4") from None
 
 
 def read_provenance(checkpoint: Path) -> Provenance:

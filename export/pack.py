@@ -1,6 +1,5 @@
 """A model -> a bundle folder: graphs, embeddings table, parity report, manifest. All or nothing."""
 
-import errno
 import json
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from c2gm.export.cases import CheckPlan, reference_cases
 from c2gm.export.graphs import GRAPH_CLASSES, Precision
 from c2gm.export.onnx import export_onnx
+from c2gm.export.output import writing
 from c2gm.export.parity import Parity
 from c2gm.model.flops import count_flops
 from c2gm.model.sgdm import SGDM
@@ -30,7 +30,7 @@ from c2gm.runtime.bundle import (
     write_embeddings,
     write_manifest,
 )
-from c2gm.runtime.errors import DiskFullError, OptionError, OutputError
+from c2gm.runtime.errors import OptionError, OutputError
 from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys, scale_prompt
 
 PARITY_NAME = "parity.json"
@@ -67,7 +67,7 @@ def export_bundle(
     """
     plan = CheckPlan() if plan is None else plan
     check_output(output, overwrite)
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             folder = Path(scratch) / output.name
@@ -75,11 +75,6 @@ def export_bundle(
             _write_bundle(model, folder, precision, provenance, plan, progress)
             Bundle.read(folder)
             _move(folder, output, Path(scratch) / "replaced")
-    except OSError as error:
-        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
-        raise kind(
-            f"{output} cannot be written ({error.strerror or error}); nothing was"
-        ) from error
     return output
 
 

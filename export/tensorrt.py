@@ -5,7 +5,7 @@ for the GPU at hand alone. Their Python modules are the same almost name for nam
 strongly typed: what is computed in half precision stands in the ONNX graph (export/half_checks.py).
 """
 
-import errno
+import hashlib
 import json
 import shutil
 import signal
@@ -14,16 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from c2gm.export.half_checks import check_half
 from c2gm.export.layer_report import HEADER, LayerReport, memory_of, parse_layers, summarise
+from c2gm.export.output import writing
 from c2gm.runtime.backends.cuda_device import first_device
-from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.backends.tensorrt_library import collecting_logger, load_library
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import GRAPHS, Bundle, FileSpec, GraphName, file_spec
+from c2gm.runtime.bundle import GRAPHS, Bundle, FileSpec, GraphName
 from c2gm.runtime.engines import (
     FORMAT_VERSION,
     LAYERS_NAME,
@@ -42,10 +43,8 @@ from c2gm.runtime.engines import (
 )
 from c2gm.runtime.errors import (
     C2GMError,
-    DiskFullError,
     EngineBuildError,
     OptionError,
-    OutputError,
 )
 from c2gm.runtime.grid import WINDOW_MULTIPLE
 
@@ -103,7 +102,7 @@ def build_engines(
     else:
         for graph in GRAPHS:
             check_half(bundle.graph_path(graph))
-    try:
+    with writing(output):
         output.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=output.parent) as scratch:
             folder = Path(scratch) / key
@@ -112,11 +111,6 @@ def build_engines(
             if output.exists():
                 shutil.rmtree(output)
             folder.rename(output)
-    except OSError as error:
-        kind = DiskFullError if error.errno == errno.ENOSPC else OutputError
-        raise kind(
-            f"{output} cannot be written ({error.strerror or error}); nothing was"
-        ) from error
     return output
 
 
@@ -187,7 +181,8 @@ def _write_engines(
         started = time.monotonic()
         engine = build_plan(trt, bundle, graph, made, progress)
         (folder / f"{graph}{PLAN_SUFFIX}").write_bytes(engine.plan)
-        plans[graph] = file_spec(folder, f"{graph}{PLAN_SUFFIX}")
+        digest = hashlib.sha256(engine.plan).hexdigest()
+        plans[graph] = FileSpec(f"{graph}{PLAN_SUFFIX}", len(engine.plan), digest)
         memory[graph] = engine.memory
         seconds = time.monotonic() - started
         report = engine.report
@@ -208,18 +203,23 @@ def _write_engines(
     )
 
 
+@dataclass(frozen=True, slots=True)
 class BuiltEngine:
     """A serialised engine with what the build said of it."""
 
-    def __init__(self, plan: bytes, report: LayerReport, memory: EngineMemory) -> None:
-        self.plan, self.report, self.memory = plan, report, memory
+    plan: bytes
+    report: LayerReport
+    memory: EngineMemory
 
 
 def build_plan(
     trt: Any, bundle: Bundle, graph: GraphName, made: EngineBuild, progress: Progress
 ) -> BuiltEngine:
     """Build one graph. Raises EngineBuildError with TensorRT's own words."""
-    logger = _logger(trt, lambda: progress(f"{graph}: still building"))
+    messages: list[str] = []
+    logger = collecting_logger(
+        trt, _listener(messages, lambda: progress(f"{graph}: still building"))
+    )
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
@@ -252,7 +252,7 @@ def build_plan(
         if config.add_optimization_profile(profile) < 0:
             raise EngineBuildError(
                 f"{path.name}: {made.flavour} refuses the profile for {rows} windows of {side} px"
-                f"{logger.reason()}"
+                f"{_why(logger.errors)}"
             )
     with interrupts_noted() as noted:
         config.progress_monitor = _monitor(trt, noted)
@@ -261,12 +261,12 @@ def build_plan(
         raise KeyboardInterrupt
     if serialized is None:
         raise EngineBuildError(
-            f"{path.name}: {made.flavour} {made.version} could not build it{logger.reason()}"
+            f"{path.name}: {made.flavour} {made.version} could not build it{_why(logger.errors)}"
         )
-    lists = [message for message in logger.messages if message.startswith(HEADER)]
+    lists = [message for message in messages if message.startswith(HEADER)]
     report = summarise([layer for message in lists for layer in parse_layers(message)])
     _accept(report, path, made)
-    weights, activations = memory_of(logger.messages)
+    weights, activations = memory_of(messages)
     if len(activations) != len(profiles):
         raise EngineBuildError(
             f"{path.name}: {made.flavour} {made.version} told the memory of {len(activations)} of "
@@ -341,33 +341,24 @@ def _monitor(trt: Any, noted: list[int]) -> Any:
     return Monitor()
 
 
-def _logger(trt: Any, alive: Callable[[], None]) -> Any:
-    """A logger of `trt.ILogger`'s kind that keeps what is of use: reports and complaints.
+def _listener(messages: list[str], alive: Callable[[], None]) -> Callable[[str], None]:
+    """Puts the list of layers and memory sizes, out of tens of thousands of lines, into a list.
 
     It is also what calls `alive` from time to time: nothing else returns from a build of minutes.
     """
+    told = time.monotonic()
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps the list of layers, memory sizes and errors out of tens of thousands of lines."""
+    def hear(message: str) -> None:
+        nonlocal told
+        if message.startswith((HEADER, "Total Activation Memory", "Total Weights Memory")):
+            messages.append(message)
+        if time.monotonic() - told > ALIVE_SECONDS:
+            told = time.monotonic()
+            alive()
 
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-            self.errors: list[str] = []
-            self.told = time.monotonic()
+    return hear
 
-        def log(self, severity: Any, message: str) -> None:
-            """Called by TensorRT for every message."""
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            elif message.startswith((HEADER, "Total Activation Memory", "Total Weights Memory")):
-                self.messages.append(message)
-            if time.monotonic() - self.told > ALIVE_SECONDS:
-                self.told = time.monotonic()
-                alive()
 
-        def reason(self) -> str:
-            """What TensorRT complained of, to append to a message."""
-            return f": {self.errors[0]}" if self.errors else ", and does not say why"
-
-    return Logger()
+def _why(errors: Sequence[str]) -> str:
+    """What TensorRT complained of, to append to a message."""
+    return f": {errors[0]}" if errors else ", and does not say why"

@@ -93,6 +93,11 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     gflop_per_tile: float
 
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Inputs, then outputs."""
+        return self.inputs + self.outputs
+
 
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
@@ -218,7 +223,7 @@ def write_embeddings(folder: Path, embeddings: ScaleEmbeddings) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, last of all files, since it is what makes the folder a bundle."""
-    text = json.dumps(_plain(manifest), indent=1)
+    text = json.dumps(plain(manifest), indent=1)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -297,7 +302,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
     channels = {
         tensor.shape[1:2]
         for graph_name in ("denoise", "vae_decoder", "vae_encoder")
-        for tensor in (*manifest.graphs[graph_name].inputs, *manifest.graphs[graph_name].outputs)
+        for tensor in manifest.graphs[graph_name].tensors
         if tensor.name in ("latents", "previous_x0", "next_latents", "x0")
     }
     yield (
@@ -316,14 +321,14 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
     yield bool(unknown), f"early_stop has unknown scale prompts {sorted(unknown)}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses, mappings (read-only ones too, which `asdict` cannot copy) and tuples as JSON."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

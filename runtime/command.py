@@ -51,6 +51,14 @@ def run_command(
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """An option's list, `1,2,4` -> (1, 2, 4). Raises OptionError."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise OptionError(f"{option} is {text!r}, expected whole numbers as in 1,2,4") from None
+
+
 def leave(program: str, message: str, code: int) -> NoReturn:
     """End the process with one line on stderr."""
     sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")

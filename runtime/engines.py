@@ -11,7 +11,7 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,6 +23,7 @@ from c2gm.runtime.bundle import (
     GraphName,
     GraphSpec,
     Manifest,
+    plain,
 )
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.strict_json import build
@@ -102,8 +103,8 @@ def onnx_hashes(manifest: Manifest) -> dict[str, tuple[str, ...]]:
 
 def engine_key(made: EngineBuild, onnx: Mapping[str, Sequence[str]]) -> str:
     """16 hexadecimal digits that differ wherever engines may not stand for each other."""
-    content = {"build": asdict(made), "onnx": {name: list(onnx[name]) for name in GRAPHS}}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content = {"build": made, "onnx": {name: tuple(onnx[name]) for name in GRAPHS}}
+    text = json.dumps(plain(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -112,10 +113,15 @@ def engines_folder(bundle: Path, key: str) -> Path:
     return bundle / FOLDER / key
 
 
+def has_engines(bundle: Bundle) -> bool:
+    """Whether engines were ever added to a bundle."""
+    return (bundle.folder / FOLDER).is_dir()
+
+
 def write_record(folder: Path, engines: EngineSet) -> None:
     """Write `engines.json`, last: it is what makes the folder a set of engines."""
-    document = asdict(engines) | {"onnx": dict(engines.onnx)}
-    (folder / RECORD_NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(plain(engines), indent=1)
+    (folder / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> EngineSet:
@@ -156,7 +162,7 @@ def find_engines(bundle: Bundle, machine: Machine, bucket: int, side: int) -> En
     builds one that does.
     """
     folder, refused = bundle.folder / FOLDER, list[str]()
-    for place in sorted(folder.glob("[!.]*/")) if folder.is_dir() else ():
+    for place in sorted(folder.glob("[!.]*/")) if has_engines(bundle) else ():
         try:
             engines = read_record(place)
         except BackendError as error:
@@ -176,22 +182,27 @@ def find_engines(bundle: Bundle, machine: Machine, bucket: int, side: int) -> En
 
 def _rebuild(bundle: Bundle, machine: Machine, bucket: int, side: int) -> str:
     """The command that adds engines to a bundle that fit."""
-    rows = sorted({*BUCKETS, bucket})
-    sides = sorted({*bundle.manifest.window_sides, side})
-    return build_command(bundle, machine.flavour, (machine.capability,), rows, sides)
+    wanted = EngineBuild(
+        flavour=machine.flavour,
+        version=machine.version,
+        platform=machine.platform,
+        capabilities=(machine.capability,),
+        precision=bundle.manifest.precision,
+        buckets=tuple(sorted({*BUCKETS, bucket})),
+        sides=tuple(sorted({*bundle.manifest.window_sides, side})),
+    )
+    return build_command(bundle, wanted)
 
 
-def build_command(
-    bundle: Bundle,
-    flavour: Flavour,
-    capabilities: Sequence[str],
-    buckets: Sequence[int],
-    sides: Sequence[int],
-) -> str:
-    """The command that builds engines into a bundle."""
-    options = ("--targets", capabilities), ("--buckets", buckets), ("--sides", sides)
+def build_command(bundle: Bundle, made: EngineBuild) -> str:
+    """The command that builds such engines into a bundle."""
+    options = (
+        ("--targets", made.capabilities),
+        ("--buckets", made.buckets),
+        ("--sides", made.sides),
+    )
     words = " ".join(f"{name} {','.join(map(str, values))}" for name, values in options)
-    return f"c2gm-export --add-to {shlex.quote(str(bundle.folder))} --engine {flavour} {words}"
+    return f"c2gm-export --add-to {shlex.quote(str(bundle.folder))} --engine {made.flavour} {words}"
 
 
 def _reasons(
@@ -228,8 +239,7 @@ def read_plan(bundle: Bundle, engines: EngineSet, graph: GraphName) -> bytes:
     else:
         found = "is not what was built"
     if len(plan) != spec.bytes or hashlib.sha256(plan).hexdigest() != spec.sha256:
-        made = engines.build
-        command = build_command(bundle, made.flavour, made.capabilities, made.buckets, made.sides)
+        command = build_command(bundle, engines.build)
         raise BackendError(f"{folder}/{graph}{PLAN_SUFFIX} {found}; build it again with: {command}")
     return plan
 

@@ -13,7 +13,7 @@ from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS, bucket_of
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
-from c2gm.runtime.engines import FOLDER
+from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
@@ -229,7 +229,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
 
 def _slow(bundle: Bundle, opened: Opened) -> str | None:
     """A warning where a model with engines for a GPU runs on something slower."""
-    if opened.passed_over and (bundle.folder / FOLDER).is_dir():
+    if opened.passed_over and has_engines(bundle):
         return f"running on {opened.backend.describe()}: {'; '.join(opened.passed_over)}"
     return None
 

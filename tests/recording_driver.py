@@ -65,7 +65,7 @@ class RecordingDriver:
     def prepare(self, graph: GraphName, rows: int, side: int, at: Mapping[str, int]) -> Prepared:
         self._may_change()
         spec = self._manifest.graphs[graph]
-        assert set(at) == {tensor.name for tensor in (*spec.inputs, *spec.outputs)}
+        assert set(at) == {tensor.name for tensor in spec.tensors}
         return Prepared(graph, rows, side, dict(at))
 
     def launch(self, prepared: Prepared) -> None:
@@ -157,7 +157,7 @@ class RecordingDriver:
         inputs = {}
         for tensor in spec.inputs:
             shape = tensor.at(prepared.rows, prepared.side)
-            size = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
+            size = tensor.bytes(prepared.rows, prepared.side)
             raw = self._bytes(prepared.at[tensor.name], size)
             inputs[tensor.name] = raw.view(tensor.dtype).reshape(shape).copy()
         for name, value in self._graphs[prepared.graph].run(inputs).items():

@@ -7,7 +7,7 @@ from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
-from c2gm.runtime.engines import FLAVOURS, FOLDER
+from c2gm.runtime.engines import FLAVOURS, has_engines
 from c2gm.runtime.errors import BackendError, OptionError
 
 BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
@@ -43,7 +43,7 @@ def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
         return Opened(backend)
     *faster, last = BACKENDS
     passed_over = list[str]()
-    if not (bundle.folder / FOLDER).is_dir():
+    if not has_engines(bundle):
         passed_over.append("not TensorRT: the model has no engines")
         faster = [candidate for candidate in faster if candidate not in FLAVOURS]
     for candidate in faster:

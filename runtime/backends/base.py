@@ -1,7 +1,7 @@
 """The protocol of a backend: rows of a batch on a device, and single graphs on the host."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,13 @@ class StepRows:
     timestep: NDArray[np.int64]
     coefficients: NDArray[np.float32]
     active: NDArray[np.float32]
+
+
+STEP_INPUTS = tuple(field.name for field in fields(StepRows))
+"""Inputs of the denoiser that are new in every step."""
+
+WINDOW_INPUTS = ("latents", "states", "pooled")
+"""Inputs of the denoiser that come with a window, beside what its conditions become."""
 
 
 class Loop(Protocol):

@@ -1,4 +1,4 @@
-"""The `Driver` of a real GPU: cuda-python for memory, stream and graphs, TensorRT for engines.
+"""The `Driver` of a real GPU: cuda-bindings for memory, stream and graphs, TensorRT for engines.
 
 As little bookkeeping as possible here: which call may come when is the business of `DeviceLoop`,
 which is proven without a GPU. What is left: the memory that all contexts share, a ring of events,
@@ -244,7 +244,6 @@ class CudaDriver:
             raise BackendError(f"TensorRT refuses {what}{self._logger.reason()}; {self._remedy()}")
 
     def _remedy(self) -> str:
-        made, bundle = self._engines.build, self._bundle
-        command = build_command(bundle, made.flavour, made.capabilities, made.buckets, made.sides)
-        folder = engines_folder(bundle.folder, self._engines.key)
+        command = build_command(self._bundle, self._engines.build)
+        folder = engines_folder(self._bundle.folder, self._engines.key)
         return f"close other programs, or delete {folder} and build it again with: {command}"

@@ -12,12 +12,13 @@ other neighbours makes the same tiles.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import StepRows, Tensors
+from c2gm.runtime.backends.base import STEP_INPUTS, WINDOW_INPUTS, StepRows, Tensors
 from c2gm.runtime.bundle import GraphName, Manifest, TensorSpec
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.pixels import Picture
@@ -27,6 +28,11 @@ LAG = 2
 
 ADMISSIONS = 2
 """Windows whose pictures may be on their way to the device at once."""
+
+
+def loop_graphs(rows: int) -> tuple[tuple[GraphName, int], ...]:
+    """Graphs that a loop of so many rows runs, each with its batch size, the largest first."""
+    return ("denoise", rows), ("condition", 1), ("vae_decoder", 1)
 
 
 class Driver(Protocol):
@@ -122,13 +128,13 @@ class DeviceLoop:
         self.lag, self._driver, self._count, self._side = lag, driver, 0, side
         graphs = manifest.graphs
         self._rows = rows
-        denoise = (*graphs["denoise"].inputs, *graphs["denoise"].outputs)
-        condition = (*graphs["condition"].inputs, *graphs["condition"].outputs)
-        decoder = (*graphs["vae_decoder"].inputs, *graphs["vae_decoder"].outputs)
         # The batch first: what takes most memory fails first.
-        self._batch = {spec.name: _Block(driver, spec, rows, side) for spec in denoise}
-        self._window = {spec.name: _Block(driver, spec, 1, side) for spec in condition}
-        self._picture = {spec.name: _Block(driver, spec, 1, side) for spec in decoder}
+        self._blocks = {
+            name: {spec.name: _Block(driver, spec, n, side) for spec in graphs[name].tensors}
+            for name, n in loop_graphs(rows)
+        }
+        self._batch, self._window = self._blocks["denoise"], self._blocks["condition"]
+        self._picture = self._blocks["vae_decoder"]
         self._features = tuple(spec.name for spec in graphs["condition"].outputs)
         self._conditions = tuple(spec.name for spec in graphs["condition"].inputs)
         self._steps = [self._step_stage(manifest) for _ in range(lag + 1)]
@@ -138,34 +144,25 @@ class DeviceLoop:
         self._images = driver.pinned(image.at(rows, side), image.dtype)
         self._prepared = {
             name: driver.prepare(
-                name, count, side, {tensor: block.address for tensor, block in blocks.items()}
+                name, n, side, {tensor: b.address for tensor, b in self._blocks[name].items()}
             )
-            for name, count, blocks in self._kinds()
+            for name, n in loop_graphs(rows)
         }
         self._captured: dict[GraphName, Any] = {}
         self._start(manifest)
 
-    def _kinds(self) -> tuple[tuple[GraphName, int, dict[str, _Block]], ...]:
-        """Graphs with their rows and tensors, the largest batch first."""
-        return (
-            ("denoise", self._rows, self._batch),
-            ("condition", 1, self._window),
-            ("vae_decoder", 1, self._picture),
-        )
-
     def _step_stage(self, manifest: Manifest) -> _Stage:
         graph = manifest.graphs["denoise"]
-        names = ("timestep", "coefficients", "active", "change")
         return _Stage(
             {
                 spec.name: self._driver.pinned(spec.at(self._rows, self._side), spec.dtype)
-                for spec in (*graph.inputs, *graph.outputs)
-                if spec.name in names
+                for spec in graph.tensors
+                if spec.name in (*STEP_INPUTS, "change")
             }
         )
 
     def _admission_stage(self, manifest: Manifest) -> _Stage:
-        own = [s for s in manifest.graphs["denoise"].inputs if s.name in _OF_A_WINDOW]
+        own = [s for s in manifest.graphs["denoise"].inputs if s.name in WINDOW_INPUTS]
         specs = (*manifest.graphs["condition"].inputs, *own)
         return _Stage({s.name: self._driver.pinned(s.at(1, self._side), s.dtype) for s in specs})
 
@@ -186,9 +183,8 @@ class DeviceLoop:
     def _start(self, manifest: Manifest) -> None:
         """Warm up by a trial, capture, and try again: both must give the same."""
         plain = self._trial(manifest)
-        for graph, *_ in self._kinds():
-            work = _bound(self._work, graph)
-            self._captured[graph] = self._driver.capture(work)
+        for graph in self._blocks:
+            self._captured[graph] = self._driver.capture(partial(self._work, graph))
         if not np.array_equal(plain, self._trial(manifest)):
             raise BackendError(
                 "the GPU's captured graphs compute something else than its plain calls; update the "
@@ -198,7 +194,7 @@ class DeviceLoop:
 
     def _trial(self, manifest: Manifest) -> NDArray[np.uint8]:
         """Admit noise as a window, step once, paint: the picture and the change's bytes."""
-        for _, _, blocks in self._kinds():
+        for blocks in self._blocks.values():
             for block in blocks.values():
                 # What an earlier trial has left must not pass for this one's.
                 self._driver.clear(block.address, block.bytes)
@@ -237,7 +233,7 @@ class DeviceLoop:
         for name in self._features:
             block = self._batch[name]
             driver.copy(block.row(row), self._window[name].address, block.row_bytes)
-        for name in _OF_A_WINDOW:
+        for name in WINDOW_INPUTS:
             driver.upload(self._batch[name].row(row), stage.arrays[name])
         driver.clear(self._batch["previous_x0"].row(row), self._batch["previous_x0"].row_bytes)
         stage.mark = driver.mark()
@@ -246,7 +242,7 @@ class DeviceLoop:
         """See `Loop.step`."""
         driver, stage = self._driver, self._steps[self._count % len(self._steps)]
         # Its last use was `lag` + 1 steps ago, which the host has waited for when it read changes.
-        for name in ("timestep", "coefficients", "active"):
+        for name in STEP_INPUTS:
             stage.arrays[name][:] = getattr(rows, name)
             driver.upload(self._batch[name].address, stage.arrays[name])
         self._run("denoise")
@@ -278,11 +274,3 @@ class DeviceLoop:
         """See `Loop.close`."""
         self._captured, self._prepared = {}, {}
         self._driver.close()
-
-
-_OF_A_WINDOW = ("latents", "states", "pooled")
-"""Inputs of a step that come with the window."""
-
-
-def _bound(work: Callable[[GraphName], None], graph: GraphName) -> Callable[[], None]:
-    return lambda: work(graph)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import Graph, StepRows, Tensors
+from c2gm.runtime.backends.base import STEP_INPUTS, WINDOW_INPUTS, Graph, StepRows, Tensors
 from c2gm.runtime.bundle import GraphName, Manifest
 from c2gm.runtime.pixels import Picture
 
@@ -26,6 +26,7 @@ class HostLoop:
         self._condition, self._denoise = load("condition"), load("denoise")
         self._decoder = load("vae_decoder")
         self._features = tuple(spec.name for spec in manifest.graphs["condition"].outputs)
+        self._conditions = tuple(spec.name for spec in manifest.graphs["condition"].inputs)
         self._rows: dict[str, NDArray[Any]] = {
             spec.name: np.zeros(spec.at(rows, side), spec.dtype)
             for spec in manifest.graphs["denoise"].inputs
@@ -34,17 +35,17 @@ class HostLoop:
 
     def admit(self, row: int, window: Tensors) -> None:
         """See `Loop.admit`."""
-        names = ("imagery", "reference", "has_reference")
-        features = self._condition.run({name: window[name][np.newaxis] for name in names})
+        inputs = {name: window[name][np.newaxis] for name in self._conditions}
+        features = self._condition.run(inputs)
         for name in self._features:
             self._rows[name][row] = features[name][0]
-        for name in ("latents", "states", "pooled"):
+        for name in WINDOW_INPUTS:
             self._rows[name][row] = window[name]
         self._rows["previous_x0"][row] = 0.0
 
     def step(self, rows: StepRows) -> NDArray[np.float32]:
         """See `Loop.step`."""
-        for name in ("timestep", "coefficients", "active"):
+        for name in STEP_INPUTS:
             self._rows[name][:] = getattr(rows, name)
         outputs = self._denoise.run(self._rows)
         self._rows["latents"][:] = outputs["next_latents"]

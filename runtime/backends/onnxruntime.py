@@ -92,10 +92,8 @@ class OnnxRuntimeBackend:
         That the provider is compiled in says nothing; it shows when a session opens.
         """
         if self._provider == _CUDA:
-            sizes = {
-                name: spec.files[0].bytes for name, spec in self._bundle.manifest.graphs.items()
-            }
-            self.load(min(GRAPHS, key=lambda name: sizes[name]))
+            graphs = self._bundle.manifest.graphs
+            self.load(min(GRAPHS, key=lambda name: sum(f.bytes for f in graphs[name].files)))
 
     def open_loop(self, rows: int, side: int) -> Loop:
         """See `Backend.open_loop`."""

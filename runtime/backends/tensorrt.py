@@ -3,9 +3,9 @@
 from c2gm.runtime.backends.base import Loop
 from c2gm.runtime.backends.cuda_device import CudaDevice, first_device
 from c2gm.runtime.backends.cuda_driver import CudaDriver
-from c2gm.runtime.backends.device_loop import DeviceLoop
+from c2gm.runtime.backends.device_loop import DeviceLoop, loop_graphs
 from c2gm.runtime.backends.tensorrt_library import load_library
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.engines import EngineSet, Flavour, Machine, find_engines, this_platform
 from c2gm.runtime.errors import BackendError
 
@@ -62,17 +62,12 @@ class TensorRTBackend:
 def needed_bytes(bundle: Bundle, engines: EngineSet, rows: int, side: int) -> int:
     """Device memory of a loop: weights, the largest activations, inputs and outputs."""
     graphs, total, activations = bundle.manifest.graphs, 0, 0
-    loaded: tuple[tuple[GraphName, int], ...] = (
-        ("condition", 1),
-        ("denoise", rows),
-        ("vae_decoder", 1),
-    )
-    for name, count in loaded:
+    for name, count in loop_graphs(rows):
         spec, memory = graphs[name], engines.memory[name]
         profile = engines.build.profiles(name, spec).index((count, side))
         total += memory.weight_bytes
         activations = max(activations, memory.activation_bytes[profile])
-        total += sum(tensor.bytes(count, side) for tensor in (*spec.inputs, *spec.outputs))
+        total += sum(tensor.bytes(count, side) for tensor in spec.tensors)
     return total + activations
 
 

@@ -1,5 +1,6 @@
 """The Python module of a TensorRT flavour, or one clear line that says how to get it."""
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,8 @@ _MODULES: dict[Flavour, tuple[str, str]] = {
 }
 
 
-def collecting_logger(library: Any) -> Any:
-    """A logger of `library.ILogger`'s kind that prints nothing and keeps errors.
+def collecting_logger(library: Any, hear: Callable[[str], None] = lambda message: None) -> Any:
+    """A logger of `library.ILogger`'s kind that prints nothing, keeps errors and hands on the rest.
 
     TensorRT's own prints on stdout, where it would end up in what `--json` prints.
     """
@@ -33,6 +34,8 @@ def collecting_logger(library: Any) -> Any:
             """Called by TensorRT for every message."""
             if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
+            else:
+                hear(message)
 
         def reason(self) -> str:
             """What TensorRT complained of first, to append to a message; then forgotten."""
