@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from c2gm.benchmarks.gpu_costs import Operator, count_operators
 from c2gm.benchmarks.gpus import GPUS, Gpu
 from c2gm.model.config import ModelConfig
-from c2gm.runtime.backends.base import Loop, StepRows, Tensors
+from c2gm.runtime.backends.base import StepRows, Tensors
 from c2gm.runtime.backends.device_loop import LAG, loop_graphs
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import (
@@ -120,7 +120,7 @@ class ModelledLoop:
 
     def __init__(self, times: GraphTimes, rows: int, still_after: int | None) -> None:
         self._costs = {name: times.seconds(name, count) for name, count in loop_graphs(rows)}
-        self._rows, self._still_after = rows, still_after
+        self.rows, self._still_after = rows, still_after
         self._done = np.zeros(rows, np.int64)
         self._changes: list[NDArray[np.float32]] = []
         self.seconds = {"condition": 0.0, "denoise": 0.0, "vae_decoder": 0.0}
@@ -136,10 +136,10 @@ class ModelledLoop:
     def step(self, rows: StepRows) -> NDArray[np.float32] | None:
         """See `Loop.step`; x0 stands still after `still_after` steps."""
         self.seconds["denoise"] += self._costs["denoise"]
-        self.row_steps += self._rows
+        self.row_steps += self.rows
         self.useful_row_steps += int(rows.active.sum())
         self._done += rows.active.astype(np.int64)
-        still = np.zeros(self._rows, bool)
+        still = np.zeros(self.rows, bool)
         if self._still_after is not None:
             still = self._done > self._still_after
         self._changes.append(np.where(still, CALM, 1.0).astype(np.float32))
@@ -152,28 +152,6 @@ class ModelledLoop:
 
     def close(self) -> None:
         """See `Loop.close`."""
-
-
-class ModelledBackend:
-    """A `Backend` of modelled loops."""
-
-    name = identity = "modelled"
-
-    def __init__(self, times: GraphTimes, still_after: int | None = None) -> None:
-        self.loop: ModelledLoop | None = None
-        self._times, self._still_after = times, still_after
-
-    def check(self, rows: int, side: int) -> None:
-        """See `Backend.check`."""
-
-    def open_loop(self, rows: int, side: int) -> Loop:
-        """See `Backend.open_loop`."""
-        self.loop = ModelledLoop(self._times, rows, self._still_after)
-        return self.loop
-
-    def describe(self) -> str:
-        """See `Backend.describe`."""
-        return f"model of a {self._times.gpu.title}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +191,9 @@ def run_sheet(
     still_after: int | None = None,
 ) -> SheetRun:
     """Run a plan through the real cascade and sampler over modelled engines."""
-    backend = ModelledBackend(times, still_after)
+    loop = ModelledLoop(times, batch, still_after)
     bundle = _bundle(times.config, steps, still_after)
-    sampler: Sampler[Window] = Sampler(bundle, backend, side=times.side, batch=batch, steps=steps)
+    sampler: Sampler[Window] = Sampler(bundle, loop, side=times.side, steps=steps)
     cascade = Cascade(planned)
     imagery = np.zeros((3, times.side, times.side), np.float32)
     cells = times.side // LATENT_FACTOR
@@ -230,8 +208,6 @@ def run_sheet(
         for out in sampler.step():
             cascade.finish(out.key)
             made, steps_done = made + 1, steps_done + out.steps
-    loop = backend.loop
-    assert loop is not None
     single = times.floor("condition", 1) + times.floor("vae_decoder", 1)
     return SheetRun(
         tiles={level: planned.tile_count(level) for level in planned.levels},

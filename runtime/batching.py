@@ -1,4 +1,4 @@
-"""Slots and buckets: which window sits in which row of the batch (pure, no pixels).
+"""Slots: which window sits in which row of the batch (pure, no pixels).
 
 A batch is a fixed number of rows. A window is admitted to a free row, keeps its own step counter
 there, and leaves when it is finished, so that windows of any progress run side by side.
@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 BUCKETS: tuple[int, ...] = (1, 2, 4, 8, 16)
 """Batch sizes that a backend is run at; a graph on a GPU is built for exactly these."""
+
+GPU_WINDOWS = 4
+"""Windows at a time on a GPU where the user does not say."""
 
 
 @dataclass(slots=True)
@@ -32,16 +35,22 @@ def bucket_of(rows: int, buckets: Sequence[int] = BUCKETS) -> int:
     raise ValueError(f"{rows} rows, expected at most {max(buckets)}")
 
 
+def gpu_rows(windows: int | None) -> int:
+    """Rows of a GPU's loop for so many windows at a time; None: a number that fits most cards.
+
+    Always all of them are run, however many are in use: a row's bits must not depend on that.
+    """
+    return bucket_of(GPU_WINDOWS if windows is None else windows)
+
+
 class Slots(Generic[T]):
     """The rows of one batch; items are admitted to the lowest free row."""
 
-    def __init__(self, capacity: int, buckets: Sequence[int] = BUCKETS) -> None:
-        """Raises ValueError for a capacity below 1 or above the largest bucket."""
+    def __init__(self, capacity: int) -> None:
+        """Raises ValueError for a capacity below 1."""
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}, expected at least 1")
         self.capacity = capacity
-        self.bucket = bucket_of(capacity, buckets)
-        """Batch size to run, however full it is: a row's arithmetic must not depend on that."""
         self._rows: list[Slot[T] | None] = [None] * capacity
 
     def __len__(self) -> int:

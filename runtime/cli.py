@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from c2gm.runtime.backends import BACKENDS
-from c2gm.runtime.batching import BUCKETS
+from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
 from c2gm.runtime.command import leave, run_command
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
@@ -101,8 +101,12 @@ def infer(
         Path | None, typer.Option(help="Only inside the polygons of this GeoJSON file.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(help=f"Windows at a time, one of {', '.join(map(str, BUCKETS))}.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            help=f"Windows at a time, one of {', '.join(map(str, BUCKETS))}. Default: "
+            f"{GPU_WINDOWS} on a GPU; on a CPU one for every core, and never more."
+        ),
+    ] = None,
     window: Annotated[
         int,
         typer.Option(

@@ -6,9 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from c2gm.runtime.archive import check_output, encode_tile
+from c2gm.runtime.grid import Window
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
+
+ADMISSION_SECONDS = 2.0
+"""For so long a probe begins with further windows."""
 
 PROBE_SECONDS = 10.0
 """A probe that takes longer ends before its windows are finished, and sizes stay unknown."""
@@ -44,7 +50,7 @@ class Estimate:
 
 
 def estimate(options: InferOptions) -> Estimate:
-    """Plan a run and make one batch of its finest tiles; nothing is written. Raises C2GMError."""
+    """Plan a run and make some of its finest tiles; nothing is written. Raises C2GMError."""
     check_options(options)
     check_output(options.output_path, overwrite=True)  # nothing is written, so it may exist
     with prepare(options) as job:
@@ -68,23 +74,25 @@ def estimate(options: InferOptions) -> Estimate:
 
 def _probe(job: Job) -> tuple[int, int | None, float, float]:
     """Tiles, their PNG bytes (None if not finished), seconds, and share of the steps done."""
-    windows = list(job.plan.windows(job.plan.levels[-1]))
-    batch = job.options.batch
-    chosen = [windows[(2 * i + 1) * len(windows) // (2 * batch)] for i in range(batch)]
     sampler = job.sampler()
-    reader = Reader(job.scene, None, job.recipe, job.stopwatch, ahead=batch)
+    reader = Reader(job.scene, None, job.recipe, job.stopwatch, ahead=1)
+    waiting = _spread(list(job.plan.windows(job.plan.levels[-1])))
+    tiles = size = windows = 0
     try:
         start = perf_counter()
-        tiles = 0
-        for window in dict.fromkeys(chosen):  # a small plan has fewer than a batch
-            reader.submit(window, {})
-            ground, sample = reader.next()
-            if sample is not None:
-                sampler.admit(sample)
-                tiles += len(tiles_with_data(job.plan, ground))
-        size = steps = 0
-        while sampler.busy and perf_counter() - start < PROBE_SECONDS:
-            steps += 1
+        while waiting or sampler.busy:
+            elapsed = perf_counter() - start
+            if elapsed > ADMISSION_SECONDS:
+                waiting.clear()
+            if elapsed > PROBE_SECONDS:
+                break
+            while sampler.free and waiting:
+                reader.submit(waiting.pop(), {})
+                ground, sample = reader.next()
+                if sample is not None:
+                    sampler.admit(sample)
+                    windows += 1
+                    tiles += len(tiles_with_data(job.plan, ground))
             for out in sampler.step():
                 cut = cut_tiles(job.plan, out.key, out.picture)
                 size += sum(len(encode_tile(image) or b"") for _, image in cut if image is not None)
@@ -92,9 +100,11 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
     finally:
         reader.close()
         sampler.close()
-    return (
-        tiles,
-        None if sampler.busy else size,
-        elapsed,
-        steps / job.steps if sampler.busy else 1.0,
-    )
+    if not sampler.busy:
+        return tiles, size, elapsed, 1.0
+    return tiles, None, elapsed, sampler.steps_run / (windows * job.steps)
+
+
+def _spread(windows: list[Window]) -> list[Window]:
+    """All windows in an order in which any first few are spread over the whole."""
+    return [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]

@@ -137,7 +137,7 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     progress.start(total, count.resumed + count.without_data)
     sampler = job.sampler()
     pictures = Finished(archive)
-    reader = Reader(job.scene, job.base_map, job.recipe, stopwatch, ahead=2 * job.options.batch)
+    reader = Reader(job.scene, job.base_map, job.recipe, stopwatch, ahead=2 * sampler.rows)
     # What waits here is still written after Ctrl-C: no more than about a second of work.
     writer = Writer(archive, stopwatch, waiting=max(2, 16 // planned.side**2))
     try:

@@ -11,13 +11,14 @@ from typing import get_args
 from c2gm.runtime.area import area_of_bounds, read_area
 from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.batching import BUCKETS, bucket_of
+from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
 from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
+from c2gm.runtime.lanes import Lanes
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sampler
@@ -38,7 +39,8 @@ class InferOptions:
 
     `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
     bundle folder, default the shipped one; `steps`: default the bundle's; `bounds`: west, south,
-    east, north in degrees; `window`: tiles a side; `halo`: pixels on every side.
+    east, north in degrees; `batch`: windows at a time, default: what suits the backend; `window`:
+    tiles a side; `halo`: pixels on every side.
     """
 
     imagery: Path
@@ -52,7 +54,7 @@ class InferOptions:
     reference: Path | None = None
     bounds: Box | None = None
     aoi: Path | None = None
-    batch: int = 4
+    batch: int | None = None
     window: int = 1
     halo: int = 0
     overwrite: bool = False
@@ -90,17 +92,15 @@ class Job:
         why = "; ".join(self.passed_over)
         return self.backend.describe() + (f" (auto; {why})" if why else "")
 
-    def sampler(self) -> Sampler[Ground]:
+    def sampler(self) -> Sampler[Ground] | Lanes[Ground]:
         """The sampling loop for this run's windows."""
+        side = _window_pixels(self.options)
         with self.stopwatch.part("load"):
-            return Sampler(
-                self.bundle,
-                self.backend,
-                side=_window_pixels(self.options),
-                batch=self.options.batch,
-                steps=self.steps,
-                stopwatch=self.stopwatch,
-            )
+            samplers: list[Sampler[Ground]] = [
+                Sampler(self.bundle, loop, side=side, steps=self.steps, stopwatch=self.stopwatch)
+                for loop in self.backend.open_loops(self.options.batch, side)
+            ]
+        return samplers[0] if samplers[0].rows > 1 else Lanes(samplers)
 
     def fingerprint(self) -> dict[str, str]:
         """All that decides what the tiles look like, to the last bit."""
@@ -109,7 +109,7 @@ class Job:
             "version": version("c2gm"),
             "imagery": self.scene.fingerprint(),
             "model": self.bundle.fingerprint,
-            "backend": self.backend.identity,
+            "backend": self.backend.identity(options.batch),
             "levels": ",".join(map(str, self.plan.levels)),
             "steps": str(self.steps),
             "seed": str(options.seed),
@@ -117,7 +117,6 @@ class Job:
             "reference": "none" if self.base_map is None else self.base_map.fingerprint(),
             "bounds": "none" if options.bounds is None else ",".join(map(repr, options.bounds)),
             "aoi": "none" if options.aoi is None else file_sha256(options.aoi),
-            "batch": str(options.batch),
             "window": str(options.window),
             "halo": str(options.halo),
         }
@@ -200,8 +199,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 f"{options.reference} and {options.imagery} do not overlap; give a map of the same "
                 "ground, or leave --reference out"
             )
-        rows = bucket_of(options.batch)
-        opened = open_backend(options.backend, bundle, rows, _window_pixels(options))
+        opened = open_backend(options.backend, bundle, options.batch, _window_pixels(options))
         yield Job(
             options=options,
             scene=scene,
@@ -242,7 +240,7 @@ def _window_pixels(options: InferOptions) -> int:
 def check_options(options: InferOptions) -> None:
     """Raises OptionError for values that no run can have, before anything is opened."""
     parse_levels(options.levels)
-    if options.batch not in BUCKETS:
+    if options.batch not in (None, *BUCKETS):
         raise OptionError(
             f"--batch is {options.batch}, expected one of {', '.join(map(str, BUCKETS))}"
         )

@@ -125,10 +125,12 @@ def level_resolution_m(level: int) -> float:
 
 
 def _resampling(shrinking: float) -> Resampling:
-    """The filter for pixels that become `shrinking` times larger; all of them avoid aliasing."""
-    if shrinking < 0.99:
-        return Resampling.cubic
-    return Resampling.bilinear if shrinking < 2 else Resampling.average
+    """The filter for pixels that become `shrinking` times larger; both avoid aliasing.
+
+    Averaging at the same size is bilinear interpolation; GDAL's bilinear filter for smaller ones is
+    three to five times slower.
+    """
+    return Resampling.cubic if shrinking < 0.99 else Resampling.average
 
 
 def _warp_nodata(raster: Raster) -> dict[str, float]:

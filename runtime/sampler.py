@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import Backend, StepRows
-from c2gm.runtime.batching import BUCKETS, Slot, Slots
+from c2gm.runtime.backends.base import Loop, StepRows
+from c2gm.runtime.batching import Slot, Slots
 from c2gm.runtime.bundle import Bundle, EarlyStop
 from c2gm.runtime.errors import BundleError
 from c2gm.runtime.pixels import Picture
@@ -61,31 +61,31 @@ class Sampler(Generic[Key]):
     def __init__(
         self,
         bundle: Bundle,
-        backend: Backend,
+        loop: Loop,
         *,
         side: int,
-        batch: int,
         steps: int,
-        buckets: Sequence[int] = BUCKETS,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        """Load the graphs and allocate all rows; `side` is the window's, in pixels.
+        """`loop` was opened for windows of `side` pixels.
 
-        Raises BundleError, BackendError; ValueError for a side, batch or steps out of range.
+        Raises ValueError for a side or steps out of range.
         """
         manifest = bundle.manifest
         if side < 1 or side % manifest.window_multiple:
             raise ValueError(f"side is {side}, expected a multiple of {manifest.window_multiple}")
         self.steps = steps
-        self.slots: Slots[_Row[Key]] = Slots(batch, buckets)
+        self.rows = loop.rows
+        self.steps_run = 0
+        """Steps that windows have taken until now."""
+        self.slots: Slots[_Row[Key]] = Slots(loop.rows)
         self._manifest = manifest
         self._embeddings = bundle.embeddings
         self._stopwatch = stopwatch or Stopwatch()
         self._timesteps = manifest.schedule.timesteps(steps)
         self._coefficients = manifest.schedule.ddim_coefficients(steps).astype(np.float32)
         self._side = side
-        rows = self.slots.bucket
-        self._loop = backend.open_loop(rows, side)
+        self._loop, rows = loop, loop.rows
         self._rows = StepRows(
             timestep=np.zeros(rows, np.int64),
             coefficients=np.zeros((rows, self._coefficients.shape[1]), np.float32),
@@ -153,6 +153,7 @@ class Sampler(Generic[Key]):
         `change` is of the step `lag` steps ago: of another window where this one is younger.
         """
         slot.steps_done += 1
+        self.steps_run += 1
         judged = slot.steps_done - self._loop.lag
         if change is not None and judged >= 1:
             moved, rule = float(change[slot.row]), slot.item.rule

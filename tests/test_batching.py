@@ -24,8 +24,7 @@ def test_every_item_gets_a_row_in_turn_and_rows_are_never_shared(
         occupied = list(slots)
         assert len({slot.row for slot in occupied}) == len(occupied) <= capacity
         assert not waiting or len(occupied) == capacity, "a free row while somebody waits"
-        assert max(slot.row for slot in occupied) < slots.bucket
-        assert slots.bucket in BUCKETS
+        assert max(slot.row for slot in occupied) < slots.capacity
         for slot in occupied:
             slot.steps_done += 1
             if slot.steps_done == durations[slot.item]:

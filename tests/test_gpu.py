@@ -22,6 +22,7 @@ from c2gm.runtime.backends import open_backend
 from c2gm.runtime.backends.base import Loop, StepRows
 from c2gm.runtime.backends.cuda_device import CudaDevice, check, cuda_runtime, first_device
 from c2gm.runtime.backends.cuda_driver import CudaDriver
+from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.backends.tensorrt_library import load_library
@@ -116,8 +117,9 @@ def test_every_output_of_an_engine_is_what_onnx_runtime_computes(
 def test_engines_draw_what_the_cpu_draws(bundle: Bundle, rows: int) -> None:
     """Opening the loop also compares captured graphs with plain calls, bit for bit."""
     painted = {}
-    for backend in (OnnxRuntimeBackend.cpu(bundle), TensorRTBackend(bundle, "tensorrt-rtx")):
-        loop = backend.open_loop(rows, SIDE)
+    cpu, gpu = OnnxRuntimeBackend.cpu(bundle), TensorRTBackend(bundle, "tensorrt-rtx")
+    host = HostLoop(bundle.manifest, cpu.load, rows, SIDE)
+    for backend, loop in ((cpu, host), (gpu, gpu.open_loops(rows, SIDE)[0])):
         filled(bundle, loop, rows)
         for step in range(STEPS):
             loop.step(rows_of(bundle, rows, step))
@@ -131,7 +133,7 @@ def test_engines_draw_what_the_cpu_draws(bundle: Bundle, rows: int) -> None:
 
 
 def test_ten_thousand_steps_take_no_more_memory(bundle: Bundle) -> None:
-    loop = TensorRTBackend(bundle, "tensorrt-rtx").open_loop(4, SIDE)
+    (loop,) = TensorRTBackend(bundle, "tensorrt-rtx").open_loops(4, SIDE)
     cuda, free = cuda_runtime(), []
     for turn in range(10_000):
         if turn % STEPS == 0:
@@ -150,7 +152,7 @@ def test_more_than_fits_is_refused_in_one_line(bundle: Bundle) -> None:
     hog = check(cuda.cudaMalloc(device().free_bytes - (64 << 20)), "taking nearly all memory")
     try:
         with pytest.raises(BackendError, match="smaller --batch or --window"):
-            TensorRTBackend(bundle, "tensorrt-rtx").open_loop(ROWS, SIDE)
+            TensorRTBackend(bundle, "tensorrt-rtx").open_loops(ROWS, SIDE)
     finally:
         cuda.cudaFree(hog)
 

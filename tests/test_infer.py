@@ -15,9 +15,6 @@ from c2gm.runtime.infer import PARTS, Summary, run
 from c2gm.runtime.job import InferOptions
 from c2gm.runtime.progress import QuietReport
 
-BATCH_TOLERANCE = 1
-"""Largest difference of a pixel, of 255, between runs with other batch sizes."""
-
 
 @pytest.fixture(scope="module")
 def options(tiny_bundle: Path, small_scene: Path, tmp_path_factory: pytest.TempPathFactory):
@@ -47,7 +44,6 @@ def test_the_summary_counts_what_is_in_the_file(options: InferOptions, first: Su
     assert first.steps_per_tile == options.steps
     assert set(first.seconds) == set(PARTS)
     assert all(first.seconds[part] > 0 for part in PARTS)
-    assert max(first.seconds.values()) <= first.seconds_total
     assert json.loads(json.dumps(first.as_json()))["output"] == str(options.output)
 
 
@@ -56,14 +52,13 @@ def test_the_same_run_twice_gives_the_same_bytes(options: InferOptions, first: S
     assert tiles_of(again.output) == tiles_of(first.output)
 
 
-def test_a_tile_hardly_depends_on_the_batch(options: InferOptions, first: Summary) -> None:
-    expected = tiles_of(first.output)
-    for batch in (1, 8):
-        output = first.output.with_name(f"batch{batch}.mbtiles")
-        found = tiles_of(run(replace(options, batch=batch, output=output), QuietReport()).output)
-        assert found.keys() == expected.keys()
-        for key, data in expected.items():
-            assert np.abs(pixels_of(found[key]) - pixels_of(data)).max() <= BATCH_TOLERANCE
+@pytest.mark.parametrize("batch", [1, 8, None])
+def test_tiles_do_not_depend_on_how_many_windows_run_side_by_side(
+    options: InferOptions, first: Summary, batch: int | None
+) -> None:
+    output = first.output.with_name(f"batch{batch}.mbtiles")
+    run(replace(options, batch=batch, output=output), QuietReport())
+    assert tiles_of(output) == tiles_of(first.output)
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(options: InferOptions, first: Summary) -> None:

@@ -27,8 +27,10 @@ class Opened:
     passed_over: tuple[str, ...] = ()
 
 
-def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
-    """Open a backend by name, for `rows` windows of `side` px; `auto`: the fastest that can run.
+def open_backend(name: str, bundle: Bundle, windows: int | None, side: int) -> Opened:
+    """Open a backend by name, for windows of `side` px, `windows` at a time (None: as suits it).
+
+    `auto`: the fastest that can run.
 
     Raises OptionError for an unknown name, BackendError for a backend that cannot run here: one
     that was asked for is never replaced by another.
@@ -39,7 +41,7 @@ def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
                 f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}"
             )
         backend = BACKENDS[name](bundle)
-        backend.check(rows, side)
+        backend.check(windows, side)
         return Opened(backend)
     *faster, last = BACKENDS
     passed_over = list[str]()
@@ -49,7 +51,7 @@ def open_backend(name: str, bundle: Bundle, rows: int, side: int) -> Opened:
     for candidate in faster:
         try:
             backend = BACKENDS[candidate](bundle)
-            backend.check(rows, side)
+            backend.check(windows, side)
         except BackendError as error:
             found, _, _ = str(error).partition(";")
             passed_over.append(f"not {candidate}: {found}")

@@ -46,6 +46,9 @@ class Loop(Protocol):
     What one row computes does not depend on the others.
     """
 
+    rows: int
+    """Windows that it holds at a time."""
+
     lag: int
     """Steps that pass before `step` tells a step's changes: 0 where the host waits for each."""
 
@@ -74,26 +77,29 @@ class Loop(Protocol):
 
 
 class Backend(Protocol):
-    """Runs the graphs of one bundle on one device."""
+    """Runs the graphs of one bundle on one device.
+
+    `windows` is how many the user wants at a time, None for what suits the device.
+    """
 
     @property
     def name(self) -> str:
         """Name on the command line."""
         ...
 
-    @property
-    def identity(self) -> str:
+    def identity(self, windows: int | None) -> str:
         """What decides, besides the model, which bits come out: runs go on only with the same."""
         ...
 
-    def check(self, rows: int, side: int) -> None:
-        """Raise BackendError where `open_loop` would, as far as can be known without loading."""
+    def check(self, windows: int | None, side: int) -> None:
+        """Raise BackendError where `open_loops` would, as far as can be known without loading."""
         ...
 
-    def open_loop(self, rows: int, side: int) -> Loop:
-        """Load the graphs and allocate `rows` rows for windows of `side` pixels.
+    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+        """Load the graphs and make room for windows of `side` pixels.
 
-        Raises BundleError for a broken graph, BackendError for the device.
+        A GPU has one loop of many rows; a CPU a loop of one row for every core, and they may run at
+        the same time. Raises BundleError for a broken graph, BackendError for the device.
         """
         ...
 

@@ -125,7 +125,8 @@ class DeviceLoop:
         Raises BackendError where the device has too little memory, fails, or computes something
         else in its captured graphs.
         """
-        self.lag, self._driver, self._count, self._side = lag, driver, 0, side
+        self.rows, self.lag = rows, lag
+        self._driver, self._count, self._side = driver, 0, side
         graphs = manifest.graphs
         self._rows = rows
         # The batch first: what takes most memory fails first.

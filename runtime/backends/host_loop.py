@@ -23,11 +23,12 @@ class HostLoop:
         self, manifest: Manifest, load: Callable[[GraphName], Graph], rows: int, side: int
     ) -> None:
         """Load the graphs and allocate the rows. Raises BundleError, BackendError."""
+        self.rows = rows
         self._condition, self._denoise = load("condition"), load("denoise")
         self._decoder = load("vae_decoder")
         self._features = tuple(spec.name for spec in manifest.graphs["condition"].outputs)
         self._conditions = tuple(spec.name for spec in manifest.graphs["condition"].inputs)
-        self._rows: dict[str, NDArray[Any]] = {
+        self._inputs: dict[str, NDArray[Any]] = {
             spec.name: np.zeros(spec.at(rows, side), spec.dtype)
             for spec in manifest.graphs["denoise"].inputs
         }
@@ -38,18 +39,18 @@ class HostLoop:
         inputs = {name: window[name][np.newaxis] for name in self._conditions}
         features = self._condition.run(inputs)
         for name in self._features:
-            self._rows[name][row] = features[name][0]
+            self._inputs[name][row] = features[name][0]
         for name in WINDOW_INPUTS:
-            self._rows[name][row] = window[name]
-        self._rows["previous_x0"][row] = 0.0
+            self._inputs[name][row] = window[name]
+        self._inputs["previous_x0"][row] = 0.0
 
     def step(self, rows: StepRows) -> NDArray[np.float32]:
         """See `Loop.step`."""
         for name in STEP_INPUTS:
-            self._rows[name][:] = getattr(rows, name)
-        outputs = self._denoise.run(self._rows)
-        self._rows["latents"][:] = outputs["next_latents"]
-        self._rows["previous_x0"][:] = outputs["x0"]
+            self._inputs[name][:] = getattr(rows, name)
+        outputs = self._denoise.run(self._inputs)
+        self._inputs["latents"][:] = outputs["next_latents"]
+        self._inputs["previous_x0"][:] = outputs["x0"]
         self._change = outputs["change"]
         return self._change
 
@@ -57,7 +58,7 @@ class HostLoop:
         """See `Loop.paint`."""
         pictures: list[Picture] = []
         for row in rows:
-            image = self._decoder.run({"latents": self._rows["previous_x0"][row : row + 1]})
+            image = self._decoder.run({"latents": self._inputs["previous_x0"][row : row + 1]})
             pictures.append(np.ascontiguousarray(image["image"][0].transpose(1, 2, 0)))
         return pictures, self._change[list(rows)]
 

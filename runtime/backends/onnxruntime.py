@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Graph, Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
+from c2gm.runtime.batching import gpu_rows
 from c2gm.runtime.bundle import GRAPHS, Bundle, GraphName, GraphSpec
 from c2gm.runtime.errors import BackendError, BundleError
 
@@ -55,17 +57,16 @@ class OnnxRuntimeGraph:
 
 
 class OnnxRuntimeBackend:
-    """Sessions of one bundle; deterministic, one graph at a time, all cores inside an operator."""
+    """Sessions of one bundle, deterministic; on a CPU every run of a graph keeps to one core."""
 
     def __init__(self, bundle: Bundle, name: str, provider: str) -> None:
         self.name = name
         self._bundle = bundle
         self._provider = provider
-        self._cores = available_cores()
 
     @classmethod
     def cpu(cls, bundle: Bundle) -> "OnnxRuntimeBackend":
-        """On the CPU, with as many threads as the process may use cores."""
+        """On the CPU."""
         return cls(bundle, "onnxruntime", _CPU)
 
     @classmethod
@@ -81,12 +82,11 @@ class OnnxRuntimeBackend:
             )
         return cls(bundle, "cuda", _CUDA)
 
-    @property
-    def identity(self) -> str:
-        """See `Backend.identity`."""
-        return self.name
+    def identity(self, windows: int | None) -> str:
+        """See `Backend.identity`: on a CPU a window's bits do not depend on those beside it."""
+        return self.name if self._provider == _CPU else f"{self.name}, {gpu_rows(windows)} rows"
 
-    def check(self, rows: int, side: int) -> None:
+    def check(self, windows: int | None, side: int) -> None:
         """See `Backend.check`: graphs take any batch and window, but is there really a device?
 
         That the provider is compiled in says nothing; it shows when a session opens.
@@ -95,9 +95,13 @@ class OnnxRuntimeBackend:
             graphs = self._bundle.manifest.graphs
             self.load(min(GRAPHS, key=lambda name: sum(f.bytes for f in graphs[name].files)))
 
-    def open_loop(self, rows: int, side: int) -> Loop:
-        """See `Backend.open_loop`."""
-        return HostLoop(self._bundle.manifest, self.load, rows, side)
+    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+        """See `Backend.open_loops`."""
+        load, manifest = cache(self.load), self._bundle.manifest
+        if self._provider == _CUDA:
+            return (HostLoop(manifest, load, gpu_rows(windows), side),)
+        count = min(windows or available_cores(), available_cores())
+        return tuple(HostLoop(manifest, load, 1, side) for _ in range(count))
 
     def load(self, graph: GraphName) -> Graph:
         """Open a session for a graph and compare its interface with the manifest.
@@ -123,19 +127,17 @@ class OnnxRuntimeBackend:
 
     def describe(self) -> str:
         """Library, version and device."""
-        device = "CUDA" if self._provider == _CUDA else f"CPU, {self._cores} threads"
+        device = "CUDA" if self._provider == _CUDA else f"CPU, {available_cores()} cores"
         return f"ONNX Runtime {ort.__version__} on {device}"
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._cores
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.use_deterministic_compute = True
         options.log_severity_level = 4
-        # Threads that spin between graphs would take the cores of scene reading and PNG encoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
 

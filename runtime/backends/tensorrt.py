@@ -5,6 +5,7 @@ from c2gm.runtime.backends.cuda_device import CudaDevice, first_device
 from c2gm.runtime.backends.cuda_driver import CudaDriver
 from c2gm.runtime.backends.device_loop import DeviceLoop, loop_graphs
 from c2gm.runtime.backends.tensorrt_library import load_library
+from c2gm.runtime.batching import gpu_rows
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.engines import EngineSet, Flavour, Machine, find_engines, this_platform
 from c2gm.runtime.errors import BackendError
@@ -31,22 +32,24 @@ class TensorRTBackend:
             flavour, str(self._library.__version__), this_platform(), self._device.capability
         )
 
-    @property
-    def identity(self) -> str:
-        """See `Backend.identity`: plans differ by library and GPU."""
-        return f"{self.name} {self.machine.version} for {self.machine.capability}"
+    def identity(self, windows: int | None) -> str:
+        """See `Backend.identity`: plans differ by library and GPU, kernels by rows."""
+        rows = gpu_rows(windows)
+        return f"{self.name} {self.machine.version} for {self.machine.capability}, {rows} rows"
 
-    def check(self, rows: int, side: int) -> None:
+    def check(self, windows: int | None, side: int) -> None:
         """See `Backend.check`: there are engines that fit, and memory for them."""
+        rows = gpu_rows(windows)
         engines = find_engines(self._bundle, self.machine, rows, side)
         check_memory(self._bundle, engines, self._device, rows, side)
 
-    def open_loop(self, rows: int, side: int) -> Loop:
-        """See `Backend.open_loop`."""
+    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+        """See `Backend.open_loops`."""
+        rows = gpu_rows(windows)
         engines = find_engines(self._bundle, self.machine, rows, side)
         driver = CudaDriver(self._library, self._bundle, engines)
         try:
-            return DeviceLoop(self._bundle.manifest, driver, rows, side)
+            return (DeviceLoop(self._bundle.manifest, driver, rows, side),)
         except BaseException:
             driver.close()
             raise
