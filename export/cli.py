@@ -26,6 +26,8 @@ Examples:
       the shipped model, as nano-fp32.c2gm
   c2gm-export --precision fp16 --output map.c2gm
       half precision, another name
+  c2gm-export --precision int8 --calibrate runs/dataset
+      eight bits, for CPUs: layers that suffer most stay in fp32
   c2gm-export --checkpoint runs/sgdm/sgdm.safetensors
       weights of c2gm-train
   c2gm-export --preset full --random-weights --quick-check
@@ -54,6 +56,7 @@ class Precision(StrEnum):
 
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -66,7 +69,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def export(
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Types in the graphs; fp16 keeps islands of fp32.  [default: fp32]"),
+        typer.Option(
+            help="Types in the graphs: fp32; fp16 (with islands of fp32) for GPUs; int8 for CPUs.  "
+            "[default: fp32]"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of c2gm-dataset, for int8: its training ground gives the ranges, its held-"
+            "out ground shows what is lost."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights (.safetensors); default: the shipped nano.")
@@ -129,6 +142,13 @@ def export(
         )
     capabilities = [target.strip() for target in targets.split(",") if target.strip()]
     rows, widths = whole_numbers("--buckets", buckets) or BUCKETS, whole_numbers("--sides", sides)
+    if (precision is Precision.int8) != (calibrate is not None):
+        raise OptionError(
+            "--precision int8 and --calibrate DATASET go together; give a folder written by "
+            "c2gm-dataset build"
+        )
+    if precision is Precision.int8 and engine is not None:
+        raise OptionError("--precision int8 is for CPUs; use fp16 with --engine")
     if random_weights and checkpoint is not None:
         raise OptionError("--checkpoint and --random-weights exclude each other; give one of them")
     if preset is not None and not random_weights:
@@ -196,15 +216,29 @@ def export(
         if quick_check
         else CheckPlan(steps=steps)
     )
-    folder = export_bundle(
-        model,
-        output,
-        precision.value,
-        provenance=provenance,
-        plan=plan,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    if calibrate is not None:
+        from c2gm.export.quantize import QuantizePlan, export_int8
+
+        folder = export_int8(
+            model,
+            output,
+            QuantizePlan(calibrate),
+            provenance=provenance,
+            check=plan,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    else:
+        assert precision is not Precision.int8
+        folder = export_bundle(
+            model,
+            output,
+            precision.value,
+            provenance=provenance,
+            plan=plan,
+            overwrite=overwrite,
+            progress=progress,
+        )
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     progress(f"{folder}: {size:.1f} MB, try it with c2gm-infer --model {folder}")
     if engine is not None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from c2gm.runtime.errors import DiskFullError, OutputError
 
+PARITY_NAME = "parity.json"
+SUFFIX = ".c2gm"
+
 
 @contextmanager
 def writing(output: Path) -> Iterator[None]:

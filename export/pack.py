@@ -3,15 +3,15 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from c2gm.export.cases import CheckPlan, reference_cases
 from c2gm.export.graphs import GRAPH_CLASSES, Precision
 from c2gm.export.onnx import export_onnx
-from c2gm.export.output import writing
+from c2gm.export.output import PARITY_NAME, SUFFIX, writing
 from c2gm.export.parity import Parity
 from c2gm.model.flops import count_flops
 from c2gm.model.sgdm import SGDM
@@ -32,9 +32,6 @@ from c2gm.runtime.bundle import (
 )
 from c2gm.runtime.errors import OptionError, OutputError
 from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys, scale_prompt
-
-PARITY_NAME = "parity.json"
-SUFFIX = ".c2gm"
 
 Progress = Callable[[str], None]
 """Takes one line of progress."""
@@ -61,21 +58,31 @@ def export_bundle(
     """Export `model` as the bundle folder `output` (NAME.c2gm) and return its path.
 
     `plan` says how much is compared with torch, and its `steps` are the bundle's default steps.
-    Everything is made in a temporary folder beside `output` and moved there at the end, so that
-    on any error nothing is left and an existing bundle stays. Raises ParityError if a graph does
-    not compute what the model does, OutputError if `output` exists or cannot be written.
+    All or nothing, see `new_bundle`. Raises ParityError if a graph does not compute what the model
+    does, OutputError if `output` exists or cannot be written.
     """
     plan = CheckPlan() if plan is None else plan
+    with new_bundle(output, overwrite) as folder:
+        _write_bundle(model, folder, precision, provenance, plan, progress)
+    return output
+
+
+@contextmanager
+def new_bundle(output: Path, overwrite: bool) -> Iterator[Path]:
+    """An empty folder to write a bundle into, which is moved to `output` at the end.
+
+    It lies beside `output`, so that on any error nothing is left and an existing bundle stays.
+    Raises OutputError if `output` exists or cannot be written.
+    """
     check_output(output, overwrite)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             folder = Path(scratch) / output.name
             folder.mkdir()
-            _write_bundle(model, folder, precision, provenance, plan, progress)
+            yield folder
             Bundle.read(folder)
             _move(folder, output, Path(scratch) / "replaced")
-    return output
 
 
 def check_output(output: Path, overwrite: bool) -> None:

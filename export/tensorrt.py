@@ -97,6 +97,10 @@ def build_engines(
     if _is_complete(bundle, output):
         progress(f"{output}: built already, nothing to do")
         return output
+    if manifest.precision == "int8":
+        raise OptionError(
+            f"{bundle.folder} is of int8, which is for CPUs; export a bundle with --precision fp16"
+        )
     if manifest.precision == "fp32":
         progress("warning: the bundle is of fp32, and so its engines will be slow; see --precision")
     else:

@@ -99,6 +99,10 @@ class GraphSpec:
         return self.inputs + self.outputs
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""What most of a bundle's arithmetic is done in."""
+
+
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
     """Relative change of x0 below `tolerance` for two steps ends a window (None: never)."""
@@ -129,7 +133,7 @@ class Manifest:
     format_version: int
     name: str
     preset: str
-    precision: Literal["fp32", "fp16"]
+    precision: Precision
     latent_channels: int
     latent_factor: int
     scaling_factor: float

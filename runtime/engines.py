@@ -23,6 +23,7 @@ from c2gm.runtime.bundle import (
     GraphName,
     GraphSpec,
     Manifest,
+    Precision,
     plain,
 )
 from c2gm.runtime.errors import BackendError
@@ -51,7 +52,7 @@ class EngineBuild:
     version: str
     platform: str
     capabilities: tuple[str, ...]
-    precision: Literal["fp32", "fp16"]
+    precision: Precision
     buckets: tuple[int, ...]
     sides: tuple[int, ...]
     recipe: int = RECIPE

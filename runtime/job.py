@@ -18,7 +18,7 @@ from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceM
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
-from c2gm.runtime.lanes import Lanes
+from c2gm.runtime.lanes import Lanes, open_sampler
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sampler
@@ -94,13 +94,15 @@ class Job:
 
     def sampler(self) -> Sampler[Ground] | Lanes[Ground]:
         """The sampling loop for this run's windows."""
-        side = _window_pixels(self.options)
         with self.stopwatch.part("load"):
-            samplers: list[Sampler[Ground]] = [
-                Sampler(self.bundle, loop, side=side, steps=self.steps, stopwatch=self.stopwatch)
-                for loop in self.backend.open_loops(self.options.batch, side)
-            ]
-        return samplers[0] if samplers[0].rows > 1 else Lanes(samplers)
+            return open_sampler(
+                self.bundle,
+                self.backend,
+                self.options.batch,
+                side=_window_pixels(self.options),
+                steps=self.steps,
+                stopwatch=self.stopwatch,
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """All that decides what the tiles look like, to the last bit."""

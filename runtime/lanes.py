@@ -10,6 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import Generic
 
+from c2gm.runtime.backends.base import Backend
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Finished, Key, Sample, Sampler
 
 PATIENCE_S = 1.0
@@ -75,3 +78,23 @@ class Lanes(Generic[Key]):
             if finished := sampler.step():
                 return finished[0]
         return None
+
+
+def open_sampler(
+    bundle: Bundle,
+    backend: Backend,
+    windows: int | None,
+    *,
+    side: int,
+    steps: int,
+    stopwatch: Stopwatch | None = None,
+) -> Sampler[Key] | Lanes[Key]:
+    """The sampling loop that a backend wants: rows of one batch on a GPU, lanes on a CPU.
+
+    See `Backend.open_loops` for `windows` and what is raised, `Sampler` for the rest.
+    """
+    samplers: list[Sampler[Key]] = [
+        Sampler(bundle, loop, side=side, steps=steps, stopwatch=stopwatch)
+        for loop in backend.open_loops(windows, side)
+    ]
+    return samplers[0] if samplers[0].rows > 1 else Lanes(samplers)

@@ -1,0 +1,346 @@
+"""A float32 bundle -> the same in INT8: static, calibrated on real windows, checked in pictures.
+
+Convolutions and matrix products with weights are quantised (QDQ nodes, weights per channel, signed
+7 bits so that processors without VNNI cannot overflow, activations unsigned 8 bits). Attention's
+own products, normalisation, time embedding and the scheduler's arithmetic stay in float32, and so
+do the layers whose quantisation changes the generated pictures most: every layer is tried alone.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantType, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from c2gm.export.cases import CheckPlan
+from c2gm.export.onnx import check_onnx
+from c2gm.export.output import PARITY_NAME, SUFFIX
+from c2gm.export.pack import export_bundle, new_bundle
+from c2gm.model.data.dataset import Sample, open_sampler
+from c2gm.model.data.sampler import SamplerOptions
+from c2gm.model.evaluation.bundle_painter import BundlePainter
+from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
+from c2gm.model.evaluation.metrics import Pictures
+from c2gm.model.evaluation.scores import Networks
+from c2gm.model.sgdm import SGDM
+from c2gm.runtime.backends.base import Graph, Tensors
+from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from c2gm.runtime.bundle import Bundle, GraphName, GraphSpec, Provenance, file_spec, write_manifest
+from c2gm.runtime.errors import ParityError
+from c2gm.runtime.levels import TILE_SIZE
+
+QUANTIZED: tuple[GraphName, ...] = ("condition", "denoise", "vae_decoder")
+"""Graphs that windows pass through; the others stay as they are."""
+
+LAYERS = ("Conv", "MatMul")
+
+PSNR_LOSS_DB, SSIM_LOSS = 0.1, 0.002
+"""What quantising may cost against the true maps; a bundle that loses more is not written."""
+
+Progress = Callable[[str], None]
+Feeds = Sequence[Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizePlan:
+    """How a bundle is calibrated and checked.
+
+    `dataset`: folder of c2gm-dataset. `windows` of training ground give the ranges of activations;
+    on `probes` others every layer is tried alone. Layers are left in float32, worst first, until
+    what the others change, added up, is less than `picture_db` (PSNR against float32 pictures).
+    `per_level`: validation tiles a level that are scored, with and without reference.
+    """
+
+    dataset: Path
+    windows: int = 32
+    probes: int = 8
+    picture_db: float = 48.0
+    per_level: int = 4
+    seed: int = 0
+
+
+def export_int8(
+    model: SGDM,
+    output: Path,
+    plan: QuantizePlan,
+    *,
+    provenance: Provenance,
+    check: CheckPlan,
+    overwrite: bool,
+    progress: Progress,
+) -> Path:
+    """Export `model` as the INT8 bundle `output` and return its path; all or nothing.
+
+    `check` says how much of the float32 graphs in between is compared with torch. Raises what
+    `export_bundle` and `quantize_bundle` raise.
+    """
+    with new_bundle(output, overwrite) as folder:
+        scratch = folder.parent / "float32.c2gm"
+        export_bundle(model, scratch, "fp32", provenance=provenance, plan=check, progress=progress)
+        quantize_bundle(Bundle.read(scratch), folder, plan, progress)
+    return output
+
+
+def quantize_bundle(source: Bundle, folder: Path, plan: QuantizePlan, progress: Progress) -> None:
+    """Write the INT8 bundle of a float32 one into `folder`, which exists and is empty.
+
+    Raises ParityError where it would lose too much, DataError for an unusable dataset.
+    """
+    samples = _training_samples(plan)
+    progress(f"calibrating on {plan.windows} windows of {plan.dataset}")
+    feeds = _record(source, samples[: plan.windows])
+    with tempfile.TemporaryDirectory(prefix=".int8.", dir=folder.parent) as scratch:
+        probe = _Probe(source, samples[plan.windows :], Path(scratch))
+        layers: dict[GraphName, _Layers] = {}
+        harm: dict[tuple[GraphName, str], float] = {}
+        for name in QUANTIZED:
+            layers[name] = _Layers(source.graph_path(name), feeds.pop(name), Path(scratch))
+            progress(f"{name}: quantising {len(layers[name].names)} layers, one by one")
+            for layer in layers[name].names:
+                harm[name, layer] = probe.harm({name: layers[name].quantised({layer})})
+        chosen = within_budget(harm, 255.0**2 / 10 ** (plan.picture_db / 10))
+        written = {
+            name: graph.quantised({layer for layer in graph.names if (name, layer) in chosen})
+            for name, graph in layers.items()
+        }
+        changed_db = round(10 * float(np.log10(255.0**2 / probe.harm(written))), 2)
+        for name in source.manifest.graphs:
+            graph_path = source.graph_path(cast(GraphName, name))
+            replaced = written.get(cast(GraphName, name), graph_path)
+            shutil.copyfile(replaced, folder / graph_path.name)
+    for name in QUANTIZED:
+        check_onnx(folder / source.graph_path(name).name)
+    progress(f"{len(chosen)} of {len(harm)} layers in INT8; scoring held-out ground")
+    quality = {
+        "fp32": _quality(source, plan),
+        "int8": _quality(replace(source, folder=folder), plan),
+    }
+    report = {
+        "plan": asdict(plan) | {"dataset": plan.dataset.resolve().name},
+        "layers": len(harm),
+        "layers_in_float32": [
+            f"{name}: {layer}" for name, layer in harm if (name, layer) not in chosen
+        ],
+        "pictures_against_float32_db": changed_db,
+        "quality": quality,
+        "losses": check_losses(quality),
+    }
+    _write_rest(source, folder, report)
+
+
+def within_budget(harm: Mapping[Any, float], budget: float) -> set[Any]:
+    """The layers, least harmful first, whose harm adds up to no more than `budget`.
+
+    Errors of many layers are as good as independent, so their squares add up.
+    """
+    chosen, total = set(), 0.0
+    for layer, value in sorted(harm.items(), key=lambda item: item[1]):
+        total += value
+        if total > budget:
+            break
+        chosen.add(layer)
+    return chosen
+
+
+def check_losses(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """What INT8 loses, by condition: PSNR-Y in dB and SSIM-Y. Raises ParityError for too much."""
+    limits = {"psnr_y": PSNR_LOSS_DB, "ssim_y": SSIM_LOSS}
+    losses: dict[str, Any] = {}
+    for condition, scores in quality["fp32"].items():
+        lost = {name: scores[name] - quality["int8"][condition][name] for name in limits}
+        if any(lost[name] > limit for name, limit in limits.items()):
+            raise ParityError(
+                f"in INT8 tiles {condition.replace('_', ' ')} lose {lost['psnr_y']:.3f} dB PSNR-Y "
+                f"and {lost['ssim_y']:.4f} SSIM-Y, accepted are {PSNR_LOSS_DB} and {SSIM_LOSS}; "
+                "nothing was written, use fp32"
+            )
+        losses[condition] = {name: round(value, 5) for name, value in lost.items()}
+    return losses
+
+
+def _training_samples(plan: QuantizePlan) -> list[Sample]:
+    """Windows of training ground, with every kind of reference and with none."""
+    options = SamplerOptions(
+        sides=(TILE_SIZE,),
+        side_weights=(1.0,),
+        no_reference_share=0.4,
+        degraded_share=0.5,
+        augment=False,
+    )
+    sampler = open_sampler(plan.dataset, "train", plan.seed, options)
+    return [sampler.batch(index, 1)[0] for index in range(plan.windows + plan.probes)]
+
+
+class _Recorder(OnnxRuntimeBackend):
+    """Keeps what its graphs are given."""
+
+    def __init__(self, bundle: Bundle, name: str, provider: str) -> None:
+        super().__init__(bundle, name, provider)
+        self.feeds: dict[GraphName, list[Tensors]] = {graph: [] for graph in QUANTIZED}
+
+    def load(self, graph: GraphName) -> Graph:
+        """See `OnnxRuntimeBackend.load`."""
+        return _Recorded(super().load(graph), self.feeds[graph])
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    graph: Graph
+    feeds: list[Tensors]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """See `Graph.run`."""
+        self.feeds.append({name: array.copy() for name, array in inputs.items()})
+        return self.graph.run(inputs)
+
+
+def _record(bundle: Bundle, samples: Sequence[Sample]) -> dict[GraphName, list[Tensors]]:
+    """What each graph is given while the bundle paints the samples."""
+    backend = _Recorder.cpu(bundle)
+    assert isinstance(backend, _Recorder)
+    painter = BundlePainter(bundle, backend)
+    painter.paint(samples)
+    painter.close()
+    return backend.feeds
+
+
+class _Probe:
+    """Pictures of some windows by a bundle, some of whose graphs are replaced."""
+
+    def __init__(self, bundle: Bundle, samples: Sequence[Sample], scratch: Path) -> None:
+        self._bundle, self._samples = replace(bundle, folder=scratch / "probe"), samples
+        self._graphs = {name: bundle.graph_path(name).resolve() for name in QUANTIZED}
+        self._expected = self._paint({})
+
+    def harm(self, replaced: Mapping[GraphName, Path]) -> float:
+        """Mean square difference from the bundle's own pictures, in steps of 1/255."""
+        error = self._paint(replaced).astype(np.float64) - self._expected
+        return float(np.square(error).mean())
+
+    def _paint(self, replaced: Mapping[GraphName, Path]) -> Pictures:
+        folder = self._bundle.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, path in self._graphs.items():
+            (folder / path.name).symlink_to(replaced.get(name, path))
+        painter = BundlePainter(self._bundle, OnnxRuntimeBackend.cpu(self._bundle))
+        try:
+            return painter.paint(self._samples)
+        finally:
+            painter.close()
+
+
+class _Layers:
+    """The layers of a graph that can be quantised, and the ranges of their activations."""
+
+    def __init__(self, source: Path, feeds: Sequence[Tensors], scratch: Path) -> None:
+        prepared = scratch / source.name
+        self._target = scratch / f"int8.{source.name}"
+        with _quiet():
+            # Folds constants and batch norms, infers shapes.
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            calibrator = create_calibrator(
+                prepared, LAYERS, augmented_model_path=str(scratch / "augmented.onnx")
+            )
+            calibrator.collect_data(_Reader(feeds))
+            self._ranges = calibrator.compute_data()
+        self._model = onnx.load(prepared)
+        constants = {tensor.name for tensor in self._model.graph.initializer}
+        self.names = [
+            node.name
+            for node in self._model.graph.node
+            if node.op_type in LAYERS and any(name in constants for name in node.input)
+        ]
+
+    def quantised(self, layers: set[str]) -> Path:
+        """A file with these layers in INT8; it lasts until the next call."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        if layers:
+            with _quiet():
+                quantizer = QDQQuantizer(
+                    model,
+                    per_channel=True,
+                    reduce_range=True,
+                    weight_qType=QuantType.QInt8,
+                    activation_qType=QuantType.QUInt8,
+                    tensors_range=self._ranges,
+                    nodes_to_quantize=sorted(layers),
+                    nodes_to_exclude=[],
+                    op_types_to_quantize=list(LAYERS),
+                    # Products have kernels that give floats: quantising their output loses more.
+                    extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+                )
+                quantizer.quantize_model()
+                model = quantizer.model.model
+        model.producer_name = "c2gm-export"
+        onnx.save(model, self._target)
+        return self._target
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+    def __init__(self, feeds: Sequence[Tensors]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Tensors | None:
+        """See `CalibrationDataReader`."""
+        return next(self._feeds, None)
+
+
+def _quality(bundle: Bundle, plan: QuantizePlan) -> dict[str, dict[str, float]]:
+    """Scores of detailed validation tiles against the true maps, by condition."""
+    painter = BundlePainter(bundle, OnnxRuntimeBackend.cpu(bundle))
+    options = EvaluateOptions(plan.dataset, plan.per_level, "both")
+    report = evaluate(painter, options, Networks(), lambda *_: None).report
+    painter.close()
+    scores: dict[str, dict[str, float]] = {}
+    for condition, content in report["conditions"].items():
+        overall = content["detailed"]["overall"]
+        values = {name: overall["model"][name] for name in ("psnr_y", "ssim_y")}
+        scores[condition] = {"tiles": overall["tiles"], **values}
+    return scores
+
+
+def _write_rest(source: Bundle, folder: Path, report: Mapping[str, Any]) -> None:
+    """The other files of the bundle, the manifest last."""
+    manifest = source.manifest
+    for spec in manifest.files:
+        shutil.copyfile(source.folder / spec.name, folder / spec.name)
+    parity = json.loads((source.folder / PARITY_NAME).read_text(encoding="utf-8"))
+    text = json.dumps({"float32": parity, "int8": report}, indent=1) + "\n"
+    (folder / PARITY_NAME).write_text(text, encoding="utf-8")
+    graphs: dict[str, GraphSpec] = {
+        name: replace(spec, files=tuple(file_spec(folder, file.name) for file in spec.files))
+        for name, spec in manifest.graphs.items()
+    }
+    write_manifest(
+        folder,
+        replace(
+            manifest,
+            name=folder.name.removesuffix(SUFFIX),
+            precision="int8",
+            graphs=graphs,
+            files=tuple(file_spec(folder, spec.name) for spec in manifest.files),
+        ),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser's advice is of no use to whoever exports."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,65 @@
+"""A painter that is an exported bundle, run as `c2gm-infer` runs it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from c2gm.model.data.pairs import Sample
+from c2gm.model.evaluation.metrics import Pictures
+from c2gm.runtime.backends.base import Backend
+from c2gm.runtime.bundle import LATENT_FACTOR, Bundle
+from c2gm.runtime.lanes import Lanes, open_sampler
+from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.noise import starting_noise
+from c2gm.runtime.pixels import to_network
+from c2gm.runtime.sampler import Sample as RuntimeSample
+from c2gm.runtime.sampler import Sampler
+
+
+class BundlePainter:
+    """Paints tiles with the graphs of a bundle on a backend; see `Painter`.
+
+    `steps`: default the bundle's. Raises BundleError, BackendError.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, steps: int | None = None, seed: int = 0
+    ) -> None:
+        self._channels, self._seed = bundle.manifest.latent_channels, seed
+        self.sampler: Sampler[int] | Lanes[int] = open_sampler(
+            bundle,
+            backend,
+            None,
+            side=TILE_SIZE,
+            steps=bundle.manifest.default_steps if steps is None else steps,
+        )
+
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
+        """See `Painter.paint`."""
+        waiting = [self._window(key, sample) for key, sample in reversed(list(enumerate(samples)))]
+        pictures = np.zeros((len(samples), TILE_SIZE, TILE_SIZE, 3), np.uint8)
+        while waiting or self.sampler.busy:
+            while waiting and self.sampler.free:
+                self.sampler.admit(waiting.pop())
+            for out in self.sampler.step():
+                pictures[out.key] = out.picture
+        return pictures
+
+    def close(self) -> None:
+        """Give back what the backend took."""
+        self.sampler.close()
+
+    def _window(self, key: int, sample: Sample) -> RuntimeSample[int]:
+        extent = sample.window.extent
+        cells = (extent.left, extent.top, extent.width, extent.height)
+        left, top, width, height = (pixels // LATENT_FACTOR for pixels in cells)
+        return RuntimeSample(
+            key=key,
+            imagery=to_network(sample.imagery),
+            reference=None if sample.reference is None else to_network(sample.reference),
+            noise=starting_noise(
+                self._seed, sample.level, left, top, width, height, self._channels
+            ),
+            level=sample.level,
+            span=sample.span,
+        )
