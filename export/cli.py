@@ -229,11 +229,10 @@ def export(
             progress=progress,
         )
     else:
-        assert precision is not Precision.int8
         folder = export_bundle(
             model,
             output,
-            precision.value,
+            "fp16" if precision is Precision.fp16 else "fp32",
             provenance=provenance,
             plan=plan,
             overwrite=overwrite,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,7 +36,15 @@ from c2gm.model.evaluation.scores import Networks
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Graph, Tensors
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from c2gm.runtime.bundle import Bundle, GraphName, GraphSpec, Provenance, file_spec, write_manifest
+from c2gm.runtime.bundle import (
+    GRAPHS,
+    Bundle,
+    GraphName,
+    GraphSpec,
+    Provenance,
+    file_spec,
+    write_manifest,
+)
 from c2gm.runtime.errors import ParityError
 from c2gm.runtime.levels import TILE_SIZE
 
@@ -111,14 +119,13 @@ def quantize_bundle(source: Bundle, folder: Path, plan: QuantizePlan, progress: 
                 harm[name, layer] = probe.harm({name: layers[name].quantised({layer})})
         chosen = within_budget(harm, 255.0**2 / 10 ** (plan.picture_db / 10))
         written = {
-            name: graph.quantised({layer for layer in graph.names if (name, layer) in chosen})
-            for name, graph in layers.items()
+            name: own.quantised({layer for layer in own.names if (name, layer) in chosen})
+            for name, own in layers.items()
         }
         changed_db = round(10 * float(np.log10(255.0**2 / probe.harm(written))), 2)
-        for name in source.manifest.graphs:
-            graph_path = source.graph_path(cast(GraphName, name))
-            replaced = written.get(cast(GraphName, name), graph_path)
-            shutil.copyfile(replaced, folder / graph_path.name)
+        for graph in GRAPHS:
+            path = source.graph_path(graph)
+            shutil.copyfile(written.get(graph, path), folder / path.name)
     for name in QUANTIZED:
         check_onnx(folder / source.graph_path(name).name)
     progress(f"{len(chosen)} of {len(harm)} layers in INT8; scoring held-out ground")
@@ -283,6 +290,7 @@ class _Layers:
                     extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
                 )
                 quantizer.quantize_model()
+                quantizer.model.topological_sort()
                 model = quantizer.model.model
         model.producer_name = "c2gm-export"
         onnx.save(model, self._target)

@@ -14,7 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from c2gm.model.config import DEFAULT_STEPS, SHIPPED_WEIGHTS
+from c2gm.runtime.backends import BACKENDS, open_backend
+from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.errors import OptionError, OutputError
+from c2gm.runtime.levels import TILE_SIZE
 
 app = typer.Typer(
     help="Score a C2GM model.",
@@ -53,7 +56,17 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Option(help="Weights of c2gm-train (.safetensors).", show_default="the shipped")
     ] = SHIPPED_WEIGHTS,
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = DEFAULT_STEPS,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Score this bundle, as c2gm-infer runs it, instead of torch's model."),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help=f"For --bundle: one of auto, {', '.join(BACKENDS)}.")
+    ] = "auto",
+    steps: Annotated[
+        int | None,
+        typer.Option(help=f"DDIM steps; default: {DEFAULT_STEPS}, or those of the bundle."),
+    ] = None,
     per_level: Annotated[
         int, typer.Option(help="Tiles of every level, and as many again of those with detail.")
     ] = 16,
@@ -102,17 +115,19 @@ def evaluate(
     c2gm-eval --dataset runs/dataset
     c2gm-eval --dataset runs/dataset --references all --per-level 64 \\
         --checkpoint runs/sgdm/sgdm.safetensors --output report.json --sheet sheet.png
+    c2gm-eval --dataset runs/dataset --bundle nano-int8.c2gm --backend onnxruntime
     c2gm-eval --dataset runs/dataset --references with --spans 1 \\
         --inception-weights pt_inception-2015-12-05-6726825d.pth
     """
     import torch
 
     from c2gm.model.checkpoint import load_model
+    from c2gm.model.evaluation.bundle_painter import BundlePainter
     from c2gm.model.evaluation.evaluate import EvaluateOptions
     from c2gm.model.evaluation.evaluate import evaluate as run
     from c2gm.model.evaluation.feature_metrics import DinoFeatures, InceptionFeatures
     from c2gm.model.evaluation.lpips import AlexNetFeatures, packaged_weights
-    from c2gm.model.evaluation.painter import SGDMPainter
+    from c2gm.model.evaluation.painter import Painter, SGDMPainter
     from c2gm.model.evaluation.scores import Networks
     from c2gm.model.evaluation.sheet import evaluation_sheet
 
@@ -127,8 +142,27 @@ def evaluate(
         None if dino_weights is None else DinoFeatures(dino_weights),
         None if lpips_file is None else AlexNetFeatures(lpips_file),
     )
-    model = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
-    painter = SGDMPainter(model, steps, seed)
+    if bundle is None:
+        model = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+        steps = DEFAULT_STEPS if steps is None else steps
+        painter: Painter = SGDMPainter(model, steps, seed)
+        scored = {
+            "checkpoint": checkpoint.name,
+            "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            "preset": model.config.name,
+        }
+    else:
+        found = Bundle.read(bundle)
+        opened = open_backend(backend, found, None, TILE_SIZE).backend
+        steps = found.manifest.default_steps if steps is None else steps
+        painter = BundlePainter(found, opened, steps, seed)
+        scored = {
+            "bundle": found.manifest.name,
+            "sha256": found.fingerprint,
+            "preset": found.manifest.preset,
+            "precision": found.manifest.precision,
+            "backend": opened.describe(),
+        }
     with Progress(
         "painting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_messages
     ) as bar:
@@ -141,11 +175,7 @@ def evaluate(
         )
     report = {
         "format": "c2gm-eval 1",
-        "model": {
-            "checkpoint": checkpoint.name,
-            "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-            "preset": model.config.name,
-        },
+        "model": scored,
         "dataset": dataset.resolve().name,
         "options": {
             **{key: value for key, value in asdict(options).items() if key != "dataset"},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from c2gm.runtime.backends.openvino import OpenVinoBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.engines import FLAVOURS, has_engines
@@ -14,6 +15,7 @@ BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
     "tensorrt-rtx": lambda bundle: TensorRTBackend(bundle, "tensorrt-rtx"),
     "tensorrt": lambda bundle: TensorRTBackend(bundle, "tensorrt"),
     "cuda": OnnxRuntimeBackend.cuda,
+    "openvino": OpenVinoBackend,
     "onnxruntime": OnnxRuntimeBackend.cpu,
 }
 """What `--backend` can name, beside `auto`, which takes the first of these that can run."""

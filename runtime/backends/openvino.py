@@ -1,0 +1,121 @@
+"""OpenVINO on a CPU: a stream of one core for every window that runs at a time."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2gm.runtime.backends.base import Loop, Tensors
+from c2gm.runtime.backends.host_loop import HostLoop
+from c2gm.runtime.backends.onnxruntime import available_cores
+from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.errors import BackendError, BundleError
+
+BF16_FLAG = "amx_bf16"
+"""Of Linux's /proc/cpuinfo: matrix units that compute bfloat16 several times as fast as float32.
+Without them (AVX512-BF16 alone) bfloat16 was slower, 0.65 to 0.75 of float32's speed (measured)."""
+
+
+class OpenVinoGraph:
+    """One graph, compiled for one shape; every thread has a request of its own."""
+
+    def __init__(self, name: GraphName, compiled: Any) -> None:
+        self._name, self._compiled = name, compiled
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._local = threading.local()
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Compute all outputs. Raises BackendError with the library's first line."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        feed = {port.get_any_name(): inputs[port.get_any_name()] for port in self._compiled.inputs}
+        try:
+            results = self._local.request.infer(feed, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO failed in graph {self._name!r} ({_first_line(error)}); choose --backend "
+                "onnxruntime"
+            ) from error
+        # Shared: the request overwrites them in its next run, and the loop has copied them by then.
+        outputs: dict[str, NDArray[Any]] = {
+            name: np.asarray(results[index]) for index, name in enumerate(self._outputs)
+        }
+        return outputs
+
+
+class OpenVinoBackend:
+    """Compiled graphs of one bundle."""
+
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, precision: str | None = None) -> None:
+        """`precision`: f32 or bf16 for what is not of INT8; default: what this CPU is faster in.
+
+        Raises BackendError where the package is missing.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendError(
+                "backend 'openvino' needs the package openvino, which is not installed; run pip "
+                "install 'c2gm[openvino]', or choose --backend onnxruntime"
+            ) from error
+        self._bundle, self._openvino = bundle, openvino
+        self._precision = precision or ("bf16" if has_cpu_flag(BF16_FLAG) else "f32")
+
+    def identity(self, windows: int | None) -> str:
+        """See `Backend.identity`."""
+        return f"{self.name} {self._openvino.__version__} in {self._precision}"
+
+    def check(self, windows: int | None, side: int) -> None:
+        """See `Backend.check`: graphs take any window."""
+
+    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+        """See `Backend.open_loops`."""
+        count = min(windows or available_cores(), available_cores())
+        graphs: dict[GraphName, OpenVinoGraph] = {}
+
+        def load(graph: GraphName) -> OpenVinoGraph:
+            if graph not in graphs:
+                graphs[graph] = self._compile(graph, count, side)
+            return graphs[graph]
+
+        return tuple(HostLoop(self._bundle.manifest, load, 1, side) for _ in range(count))
+
+    def describe(self) -> str:
+        """Library, version, device and precision."""
+        version = self._openvino.__version__.split("-")[0]
+        return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
+
+    def _compile(self, graph: GraphName, streams: int, side: int) -> OpenVinoGraph:
+        path, core = self._bundle.graph_path(graph), self._openvino.Core()
+        shapes = {x.name: list(x.at(1, side)) for x in self._bundle.manifest.graphs[graph].inputs}
+        options = {
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+        }
+        try:
+            model = core.read_model(path)
+            model.reshape(shapes)
+            return OpenVinoGraph(graph, core.compile_model(model, "CPU", options))
+        except RuntimeError as error:
+            raise BundleError(
+                f"{path} cannot be loaded by OpenVINO ({_first_line(error)}); choose --backend "
+                "onnxruntime, or export the bundle again"
+            ) from error
+
+
+def has_cpu_flag(flag: str) -> bool:
+    """Whether Linux says that the CPU has it; False on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return flag in text.partition("\nflags")[2].partition("\n")[0].split()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
