@@ -6,11 +6,11 @@ import numpy as np
 
 from c2gm.model.data.pairs import Sample
 from c2gm.model.evaluation.metrics import Pictures
+from c2gm.model.evaluation.painter import noise_of
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.bundle import LATENT_FACTOR, Bundle
+from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.lanes import Lanes, open_sampler
 from c2gm.runtime.levels import TILE_SIZE
-from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import to_network
 from c2gm.runtime.sampler import Sample as RuntimeSample
 from c2gm.runtime.sampler import Sampler
@@ -50,16 +50,11 @@ class BundlePainter:
         self.sampler.close()
 
     def _window(self, key: int, sample: Sample) -> RuntimeSample[int]:
-        extent = sample.window.extent
-        cells = (extent.left, extent.top, extent.width, extent.height)
-        left, top, width, height = (pixels // LATENT_FACTOR for pixels in cells)
         return RuntimeSample(
             key=key,
             imagery=to_network(sample.imagery),
             reference=None if sample.reference is None else to_network(sample.reference),
-            noise=starting_noise(
-                self._seed, sample.level, left, top, width, height, self._channels
-            ),
+            noise=noise_of(sample, self._channels, self._seed),
             level=sample.level,
             span=sample.span,
         )

@@ -47,21 +47,23 @@ class SGDMPainter:
         batch = {name: tensor.to(self._device) for name, tensor in collate(samples).items()}
         condition = model.condition(batch["imagery"], batch["reference"], batch["has_reference"])
         rows = batch["prompt"].to(self._states.device)
-        noise = torch.from_numpy(np.stack([self._noise(sample) for sample in samples]))
+        channels = model.config.autoencoder.latent_channels
+        noise = np.stack([noise_of(sample, channels, self._seed) for sample in samples])
         latents = sample_latents(
             model,
             condition,
             self._states[rows],
             self._pooled[rows],
-            noise.to(self._device),
+            torch.from_numpy(noise).to(self._device),
             self._steps,
         )
         pictures: Pictures = to_pictures(model.autoencoder.decode(latents)).cpu().numpy()
         return pictures
 
-    def _noise(self, sample: Sample) -> NDArray[np.float32]:
-        channels = self._model.config.autoencoder.latent_channels
-        extent = sample.window.extent
-        cells = (extent.left, extent.top, extent.width, extent.height)
-        left, top, width, height = (pixels // LATENT_FACTOR for pixels in cells)
-        return starting_noise(self._seed, sample.level, left, top, width, height, channels)
+
+def noise_of(sample: Sample, channels: int, seed: int = 0) -> NDArray[np.float32]:
+    """The starting noise (channels, H/8, H/8) that the runtime would use for a sample."""
+    extent = sample.window.extent
+    cells = (extent.left, extent.top, extent.width, extent.height)
+    left, top, width, height = (pixels // LATENT_FACTOR for pixels in cells)
+    return starting_noise(seed, sample.level, left, top, width, height, channels)

@@ -1,6 +1,7 @@
 """OpenVINO on a CPU: a stream of one core for every window that runs at a time."""
 
 import threading
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.backends.onnxruntime import available_cores
 from c2gm.runtime.bundle import Bundle, GraphName
 from c2gm.runtime.errors import BackendError, BundleError
+from c2gm.runtime.levels import TILE_SIZE
 
 BF16_FLAG = "amx_bf16"
 """Of Linux's /proc/cpuinfo: matrix units that compute bfloat16 several times as fast as float32.
@@ -75,23 +77,19 @@ class OpenVinoBackend:
     def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
         """See `Backend.open_loops`."""
         count = min(windows or available_cores(), available_cores())
-        graphs: dict[GraphName, OpenVinoGraph] = {}
-
-        def load(graph: GraphName) -> OpenVinoGraph:
-            if graph not in graphs:
-                graphs[graph] = self._compile(graph, count, side)
-            return graphs[graph]
-
+        load = cache(partial(self.load, side=side, streams=count))
         return tuple(HostLoop(self._bundle.manifest, load, 1, side) for _ in range(count))
 
-    def describe(self) -> str:
-        """Library, version, device and precision."""
-        version = self._openvino.__version__.split("-")[0]
-        return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
+    def load(
+        self, graph: GraphName, rows: int = 1, side: int = TILE_SIZE, streams: int | None = None
+    ) -> OpenVinoGraph:
+        """Compile a graph for one shape and so many runs at a time, one core each.
 
-    def _compile(self, graph: GraphName, streams: int, side: int) -> OpenVinoGraph:
+        Raises BundleError for a graph that is broken.
+        """
         path, core = self._bundle.graph_path(graph), self._openvino.Core()
-        shapes = {x.name: list(x.at(1, side)) for x in self._bundle.manifest.graphs[graph].inputs}
+        inputs = self._bundle.manifest.graphs[graph].inputs
+        streams = streams or available_cores()
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "NUM_STREAMS": streams,
@@ -99,13 +97,18 @@ class OpenVinoBackend:
         }
         try:
             model = core.read_model(path)
-            model.reshape(shapes)
+            model.reshape({tensor.name: list(tensor.at(rows, side)) for tensor in inputs})
             return OpenVinoGraph(graph, core.compile_model(model, "CPU", options))
         except RuntimeError as error:
             raise BundleError(
                 f"{path} cannot be loaded by OpenVINO ({_first_line(error)}); choose --backend "
                 "onnxruntime, or export the bundle again"
             ) from error
+
+    def describe(self) -> str:
+        """Library, version, device and precision."""
+        version = self._openvino.__version__.split("-")[0]
+        return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
 
 
 def has_cpu_flag(flag: str) -> bool:

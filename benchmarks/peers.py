@@ -1,0 +1,214 @@
+"""The same weights run in other people's manner, on the same tiles in the same run.
+
+- `authors`: as C2GM's public code samples: torch, 50 steps, the conditions inside every step, one
+  tile at a time.
+- `diffusers`: as diffusers' pipelines are used: torch, 20 steps, eight tiles in a batch, the
+  conditions inside every step too, for a pipeline knows its U-Net as one call.
+- `optimum`: plain ONNX Runtime in the manner of optimum: the exported float32 graphs with the
+  library's defaults, all cores inside an operator, conditions in every step, one tile at a time.
+- `fastsd`: OpenVINO in the manner of FastSD CPU: the same graphs, compiled for latency.
+- `c2gm`: the runtime.
+
+Pictures come from memory and stay there: reading and encoding are `c2gm-bench sheet`'s.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from c2gm.model.data.dataset import Sample, collate, validation_samples
+from c2gm.model.evaluation.bundle_painter import BundlePainter
+from c2gm.model.evaluation.metrics import Pictures, psnr_y, ssim_y
+from c2gm.model.evaluation.painter import Painter, noise_of
+from c2gm.model.sampling import to_pictures
+from c2gm.model.sgdm import SGDM
+from c2gm.runtime.backends.base import Backend
+from c2gm.runtime.backends.onnxruntime import available_cores
+from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.levels import TILE_SIZE, prompt_keys, scale_prompt
+from c2gm.runtime.pixels import to_network
+
+Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
+
+
+def peer_tiles(dataset: Path, per_level: int) -> list[Sample]:
+    """Validation tiles with detail; every second one goes without its reference."""
+    samples = validation_samples(dataset, per_level, detailed=True)
+    return [
+        replace(sample, reference=None, span=None) if index % 2 else sample
+        for index, sample in enumerate(samples)
+    ]
+
+
+def time_painter(title: str, painter: Painter, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Seconds a tile, after two tiles of warm-up, and scores against the true maps."""
+    painter.paint(samples[:2])
+    start = time.perf_counter()
+    pictures = painter.paint(samples)
+    seconds = (time.perf_counter() - start) / len(samples)
+    truth = np.stack([sample.target for sample in samples])
+    valid = np.stack([sample.imagery[..., 3] > 0 for sample in samples])
+    return {
+        "peer": title,
+        "tiles": len(samples),
+        "seconds_per_tile": seconds,
+        "psnr_y": float(psnr_y(pictures, truth, valid).mean()),
+        "ssim_y": float(ssim_y(pictures, truth, valid).mean()),
+    }
+
+
+class TorchPeer:
+    """torch, the conditions computed in every step as part of the network's call."""
+
+    def __init__(self, model: SGDM, steps: int, batch: int) -> None:
+        self._model, self._steps, self._batch = model, steps, batch
+        with torch.inference_mode():
+            prompts = [scale_prompt(*key) for key in prompt_keys()]
+            self._states, self._pooled = model.encode_prompts(prompts)
+
+    @torch.inference_mode()
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
+        """See `Painter.paint`."""
+        parts = [
+            self._paint(samples[i : i + self._batch]) for i in range(0, len(samples), self._batch)
+        ]
+        return np.concatenate(parts)
+
+    def _paint(self, samples: Sequence[Sample]) -> Pictures:
+        model, schedule = self._model, self._model.config.schedule
+        batch = collate(samples)
+        states, pooled = self._states[batch["prompt"]], self._pooled[batch["prompt"]]
+        channels = model.config.autoencoder.latent_channels
+        latents = torch.from_numpy(np.stack([noise_of(sample, channels) for sample in samples]))
+        coefficients = schedule.ddim_coefficients(self._steps).tolist()
+        for t, (c0, c1, c2, c3) in zip(
+            schedule.timesteps(self._steps).tolist(), coefficients, strict=True
+        ):
+            condition = model.condition(
+                batch["imagery"], batch["reference"], batch["has_reference"]
+            )
+            timestep = torch.full((len(samples),), t)
+            output = model.denoise(latents, timestep, states, pooled, condition)
+            x0 = c0 * latents + c1 * output
+            latents = c2 * x0 + c3 * latents
+        pictures: Pictures = to_pictures(model.autoencoder.decode(latents)).numpy()
+        return pictures
+
+
+class PlainGraphs:
+    """Exported graphs, one after the other for one tile at a time, conditions in every step."""
+
+    def __init__(self, bundle: Bundle, load: Callable[[Bundle, GraphName], Run], steps: int):
+        self._bundle, self._steps = bundle, steps
+        self._condition, self._denoise, self._decode = (
+            load(bundle, name) for name in ("condition", "denoise", "vae_decoder")
+        )
+
+    def paint(self, samples: Sequence[Sample]) -> Pictures:
+        """See `Painter.paint`."""
+        return np.stack([self._paint(sample) for sample in samples])
+
+    def _paint(self, sample: Sample) -> Pictures:
+        manifest, embeddings = self._bundle.manifest, self._bundle.embeddings
+        row = embeddings.row(sample.level, sample.span)
+        imagery = to_network(sample.imagery)[None]
+        blank = np.zeros_like(imagery)
+        reference = blank if sample.reference is None else to_network(sample.reference)[None]
+        shown = np.array([sample.reference is not None], np.float32)
+        latents = noise_of(sample, manifest.latent_channels)[None]
+        x0 = np.zeros_like(latents)
+        table = manifest.schedule.ddim_coefficients(self._steps).astype(np.float32)
+        names = [spec.name for spec in manifest.graphs["condition"].outputs]
+        for t, coefficients in zip(manifest.schedule.timesteps(self._steps), table, strict=True):
+            features = self._condition(
+                {"imagery": imagery, "reference": reference, "has_reference": shown}
+            )
+            latents, x0, _ = self._denoise(
+                {
+                    "latents": latents,
+                    "previous_x0": x0,
+                    "timestep": np.array([t]),
+                    "coefficients": coefficients[None],
+                    "active": np.ones(1, np.float32),
+                    "states": embeddings.states[row][None],
+                    "pooled": embeddings.pooled[row][None],
+                }
+                | dict(zip(names, features, strict=True))
+            )
+        (image,) = self._decode({"latents": latents})
+        return np.ascontiguousarray(image[0].transpose(1, 2, 0))
+
+
+def plain_onnxruntime(bundle: Bundle, graph: GraphName) -> Run:
+    """A session with the library's defaults."""
+    import onnxruntime as ort
+
+    path = bundle.graph_path(graph)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, inputs)
+
+
+def plain_openvino(bundle: Bundle, graph: GraphName) -> Run:
+    """A graph compiled for one tile with the latency hint. Raises ImportError without OpenVINO."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(bundle.graph_path(graph))
+    inputs = bundle.manifest.graphs[graph].inputs
+    model.reshape({tensor.name: list(tensor.at(1, TILE_SIZE)) for tensor in inputs})
+    request = core.compile_model(
+        model, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+    ).create_infer_request()
+
+    def run(values: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        results = request.infer(values)
+        return [np.array(results[index]) for index in range(len(results))]
+
+    return run
+
+
+def compare_peers(
+    model: SGDM,
+    plain: Bundle,
+    ours: Sequence[tuple[Bundle, Backend]],
+    samples: Sequence[Sample],
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Every peer on the same tiles; `ratio` is to the fastest of ours. `plain`: in float32."""
+    torch.set_num_threads(available_cores())
+    few = plain.manifest.default_steps
+    makers: list[tuple[str, Callable[[], Painter]]] = [
+        ("authors: torch, 50 steps, a tile at a time", lambda: TorchPeer(model, 50, 1)),
+        ("diffusers: torch, 20 steps, batch of 8", lambda: TorchPeer(model, 20, 8)),
+        (f"diffusers: torch, {few} steps, batch of 8", lambda: TorchPeer(model, few, 8)),
+    ]
+    for steps in (50, 20, few):
+        makers += [
+            (
+                f"optimum: ONNX Runtime, {steps} steps",
+                partial(PlainGraphs, plain, plain_onnxruntime, steps),
+            ),
+            (
+                f"fastsd: OpenVINO, {steps} steps",
+                partial(PlainGraphs, plain, plain_openvino, steps),
+            ),
+        ]
+    rows: list[dict[str, Any]] = []
+    for title, make in makers:
+        progress(title)
+        rows.append(time_painter(title, make(), samples))
+    for bundle, backend in ours:
+        title = f"c2gm: {bundle.manifest.name} ({bundle.manifest.precision}), {backend.name}"
+        progress(title)
+        painter = BundlePainter(bundle, backend)
+        rows.append(time_painter(title, painter, samples))
+        painter.close()
+    fastest = min(row["seconds_per_tile"] for row in rows[-len(ours) :])
+    return [row | {"ratio": row["seconds_per_tile"] / fastest} for row in rows]
