@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from c2gm.benchmarks.gpus import GPUS
+from c2gm.benchmarks.speed_cli import latency, limit, peers, scaling, sheet
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.command import run_command, whole_numbers
@@ -15,6 +16,13 @@ PROGRAM = "c2gm-bench"
 
 EXAMPLES = """\b
 Examples:
+  c2gm-bench limit
+      what the machine can do, and what share of it the graphs reach
+  c2gm-bench sheet --imagery tests/data/town.tif
+      441 tiles, end to end
+  c2gm-bench peers --dataset runs/dataset
+      torch, diffusers, optimum, FastSD CPU: the same weights
+  c2gm-bench scaling --imagery tests/data/town.tif --tiles 1000,20000
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
@@ -37,7 +45,11 @@ def bench() -> None:
     """Benchmarks of c2gm."""
 
 
-@app.command("gpu-model", epilog=EXAMPLES)
+for command in (latency, limit, sheet, scaling, peers):
+    app.command()(command)
+
+
+@app.command("gpu-model")
 def gpu_model(
     gpu: Annotated[str, typer.Option(help=f"One of {', '.join(GPUS)}.")] = "rtx-3090",
     preset: Annotated[str, typer.Option(help=f"Model: {', '.join(PRESETS)}.")] = "full",
@@ -93,12 +105,12 @@ def _told(found: dict[str, Any]) -> str:
         "",
         f"{sum(tiles.values())} tiles of levels {min(tiles)}-{max(tiles)}, {found['batch']} rows",
     ]
-    for steps, sheet in found["sheet"].items():
-        parts = ", ".join(f"{name} {s:.1f}" for name, s in sheet["seconds_by_graph"].items())
+    for steps, modelled in found["sheet"].items():
+        parts = ", ".join(f"{name} {s:.1f}" for name, s in modelled["seconds_by_graph"].items())
         lines.append(
-            f"{steps:4d} steps   {sheet['seconds']:7.1f} s ({parts}); "
-            f"{sheet['share_of_roofline']:.0%} of the roofline, rows {sheet['batch_filled']:.0%} "
-            f"filled, {sheet['steps_a_tile']:.1f} steps a tile"
+            f"{steps:4d} steps   {modelled['seconds']:7.1f} s ({parts}); "
+            f"{modelled['share_of_roofline']:.0%} of the roofline, "
+            f"rows {modelled['batch_filled']:.0%} filled, {modelled['steps_a_tile']:.1f} steps a tile"
         )
     return "\n".join(lines)
 

@@ -179,6 +179,7 @@ def compare_peers(
     plain: Bundle,
     ours: Sequence[tuple[Bundle, Backend]],
     samples: Sequence[Sample],
+    with_openvino: bool,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Every peer on the same tiles; `ratio` is to the fastest of ours. `plain`: in float32."""
@@ -189,17 +190,12 @@ def compare_peers(
         ("diffusers: torch, 20 steps, batch of 8", lambda: TorchPeer(model, 20, 8)),
         (f"diffusers: torch, {few} steps, batch of 8", lambda: TorchPeer(model, few, 8)),
     ]
-    for steps in (50, 20, few):
-        makers += [
-            (
-                f"optimum: ONNX Runtime, {steps} steps",
-                partial(PlainGraphs, plain, plain_onnxruntime, steps),
-            ),
-            (
-                f"fastsd: OpenVINO, {steps} steps",
-                partial(PlainGraphs, plain, plain_openvino, steps),
-            ),
-        ]
+    libraries = {"optimum: ONNX Runtime": plain_onnxruntime}
+    if with_openvino:
+        libraries["fastsd: OpenVINO"] = plain_openvino
+    for title, load in libraries.items():
+        for steps in (50, 20, few):
+            makers.append((f"{title}, {steps} steps", partial(PlainGraphs, plain, load, steps)))
     rows: list[dict[str, Any]] = []
     for title, make in makers:
         progress(title)

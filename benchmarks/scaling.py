@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,11 @@ def export_thin(folder: Path) -> Path:
 
 
 def measure_scaling(
-    picture: Path, model: Path, counts: Sequence[int], backend: str
+    picture: Path,
+    model: Path,
+    counts: Sequence[int],
+    backend: str,
+    progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """A run for every count of tiles, in a process of its own.
 
@@ -88,6 +92,7 @@ def measure_scaling(
     """
     rows: list[dict[str, Any]] = []
     for count in counts:
+        progress(f"{count} tiles")
         with tempfile.TemporaryDirectory() as scratch:
             planned = sheet_plan(LEVELS, count)
             scene = mirrored_scene(picture, planned, Path(scratch))

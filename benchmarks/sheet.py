@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from c2gm.runtime.errors import C2GMError
 
 
 def run_sheet(
-    picture: Path, configurations: Sequence[tuple[Bundle, str]], tiles: int
+    picture: Path,
+    configurations: Sequence[tuple[Bundle, str]],
+    tiles: int,
+    progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """A sheet with every bundle and backend, one after the other.
 
@@ -31,6 +34,7 @@ def run_sheet(
         folder = Path(scratch)
         scene = mirrored_scene(picture, planned, folder)
         for bundle, backend in configurations:
+            progress(f"{bundle.manifest.name} on {backend}")
             output = folder / "sheet.mbtiles"
             start = time.perf_counter()
             summary = infer(
@@ -46,9 +50,9 @@ def run_sheet(
             graphs = {name: made * n / latencies[name]["per_second"] for name, n in runs.items()}
             rows.append(
                 {
-                    "bundle": bundle.manifest.name,
+                    "model": bundle.manifest.name,
                     "precision": bundle.manifest.precision,
-                    "backend": summary["backend"],
+                    "backend": backend,
                     "tiles": made,
                     "steps_per_tile": summary["steps_per_tile"],
                     "wall_s": round(wall, 2),

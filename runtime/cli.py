@@ -27,6 +27,7 @@ from c2gm.runtime.progress import (
     TerminalReport,
     spoken_duration,
 )
+from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 
 PROGRAM = "c2gm-infer"
 
@@ -74,7 +75,11 @@ def infer(
         typer.Option(help="MBTiles file to write. Default: the scene's name, in this folder."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Model bundle (folder). Default: the shipped one.")
+        Path | None,
+        typer.Option(
+            help=f"Model bundle (folder), or one that comes with c2gm: {CPU_MODEL}, {GPU_MODEL}. "
+            f"Default: {CPU_MODEL}, on a GPU {GPU_MODEL}."
+        ),
     ] = None,
     backend: Annotated[
         str,

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +13,7 @@ from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
 from c2gm.runtime.engines import has_engines
-from c2gm.runtime.errors import BundleError, LevelError, OptionError, ReferenceMapError
+from c2gm.runtime.errors import LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
@@ -23,6 +22,7 @@ from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sampler
 from c2gm.runtime.scene import ReferenceMap, Scene
+from c2gm.runtime.shipped import find_bundle
 from c2gm.runtime.workers import Ground, Recipe
 
 WINDOW_SIDES = (1, 2, 4)
@@ -38,7 +38,7 @@ class InferOptions:
     """What a run is asked to do; the fields are the flags of `c2gm-infer`.
 
     `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
-    bundle folder, default the shipped one; `steps`: default the bundle's; `bounds`: west, south,
+    bundle folder or a shipped one's name; `steps`: default the bundle's; `bounds`: west, south,
     east, north in degrees; `batch`: windows at a time, default: what suits the backend; `window`:
     tiles a side; `halo`: pixels on every side.
     """
@@ -152,19 +152,6 @@ class Job:
         )
 
 
-def shipped_bundle() -> Path:
-    """Folder of the bundle that comes with the package. Raises BundleError if there is none."""
-    assets = Path(str(files("c2gm.runtime").joinpath("assets")))
-    found = sorted(assets.glob("*.c2gm"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise BundleError(
-            f"expected one shipped bundle in {assets}, found {names}; install c2gm again, or give "
-            "--model"
-        )
-    return found[0]
-
-
 @contextmanager
 def prepare(options: InferOptions) -> Iterator[Job]:
     """Open scene, bundle and backend, check that they fit, and plan. Raises C2GMError.
@@ -175,7 +162,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
     with ExitStack() as stack:
         levels = parse_levels(options.levels)
         with stopwatch.part("load"):
-            bundle = Bundle.read(options.model or shipped_bundle())
+            bundle = Bundle.read(find_bundle(options.model, options.backend))
         _check_levels(levels, bundle)
         steps = bundle.manifest.default_steps if options.steps is None else options.steps
         if not 1 <= steps <= bundle.manifest.schedule.train_timesteps:

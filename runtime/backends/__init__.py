@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend, has_cuda_provider
 from c2gm.runtime.backends.openvino import OpenVinoBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
@@ -19,6 +19,11 @@ BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
     "onnxruntime": OnnxRuntimeBackend.cpu,
 }
 """What `--backend` can name, beside `auto`, which takes the first of these that can run."""
+
+
+def on_gpu(name: str) -> bool:
+    """Whether a backend of this name runs on a GPU here, as far as no model is needed to tell."""
+    return name == "cuda" or name in FLAVOURS or (name == "auto" and has_cuda_provider())
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ _DTYPES = {
 }
 
 
+def has_cuda_provider() -> bool:
+    """Whether the installed ONNX Runtime is one for CUDA; says nothing of a card."""
+    return _CUDA in ort.get_available_providers()
+
+
 def available_cores() -> int:
     """Cores that this process may use (a container or `taskset` may allow fewer than exist)."""
     if hasattr(os, "sched_getaffinity"):
@@ -72,7 +77,7 @@ class OnnxRuntimeBackend:
     @classmethod
     def cuda(cls, bundle: Bundle) -> "OnnxRuntimeBackend":
         """On the first CUDA device. Raises BackendError where the provider is not installed."""
-        if _CUDA not in ort.get_available_providers():
+        if not has_cuda_provider():
             clash = ", since it overwrites onnxruntime-gpu in their common folder"
             raise BackendError(
                 f"onnxruntime {ort.__version__} is without CUDA"

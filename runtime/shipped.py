@@ -1,0 +1,34 @@
+"""The bundles that come with the package, by name, and which of them a run gets by default."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from c2gm.runtime.backends import on_gpu
+from c2gm.runtime.errors import BundleError
+
+CPU_MODEL, GPU_MODEL = "nano-int8", "nano"
+"""Of the same weights; INT8 is for CPUs, and nearly twice as fast there."""
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Folders of the bundles in the package, by name."""
+    assets = Path(str(files("c2gm.runtime").joinpath("assets")))
+    return {path.stem: path for path in sorted(assets.glob("*.c2gm"))}
+
+
+def find_bundle(model: Path | None, backend: str) -> Path:
+    """The folder that `--model` means: itself, a shipped bundle's name, or the backend's default.
+
+    Raises BundleError where the package lacks its bundles.
+    """
+    shipped = shipped_bundles()
+    if model is not None:
+        named = shipped.get(str(model))
+        return model if named is None or model.exists() else named
+    name = GPU_MODEL if on_gpu(backend) else CPU_MODEL
+    if name not in shipped:
+        raise BundleError(
+            f"the package lacks its model {name}, it has {', '.join(shipped) or 'none'}; install "
+            "c2gm again, or give --model"
+        )
+    return shipped[name]
