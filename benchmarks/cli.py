@@ -110,7 +110,8 @@ def _told(found: dict[str, Any]) -> str:
         lines.append(
             f"{steps:4d} steps   {modelled['seconds']:7.1f} s ({parts}); "
             f"{modelled['share_of_roofline']:.0%} of the roofline, "
-            f"rows {modelled['batch_filled']:.0%} filled, {modelled['steps_a_tile']:.1f} steps a tile"
+            f"rows {modelled['batch_filled']:.0%} filled, "
+            f"{modelled['steps_a_tile']:.1f} steps a tile"
         )
     return "\n".join(lines)
 

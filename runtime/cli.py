@@ -83,11 +83,17 @@ def infer(
     ] = None,
     backend: Annotated[
         str,
-        typer.Option(help=f"One of auto, {', '.join(BACKENDS)}; auto: the first that can run."),
+        typer.Option(help=f"One of auto, {', '.join(BACKENDS)}; auto: the fastest here."),
     ] = "auto",
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps of a tile. Default: the model's.")
     ] = None,
+    no_early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--no-early-stop", help="Take all steps, also where a model says when fewer will do."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
     cascade: Annotated[
         str, typer.Option(help="Draw a level from the map two levels up (4x) or one (2x).")
@@ -147,6 +153,7 @@ def infer(
         model=model,
         backend=backend,
         steps=steps,
+        early_stop=not no_early_stop,
         seed=seed,
         cascade=cast(Cascade, cascade),
         reference=reference,

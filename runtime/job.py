@@ -38,9 +38,9 @@ class InferOptions:
     """What a run is asked to do; the fields are the flags of `c2gm-infer`.
 
     `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
-    bundle folder or a shipped one's name; `steps`: default the bundle's; `bounds`: west, south,
-    east, north in degrees; `batch`: windows at a time, default: what suits the backend; `window`:
-    tiles a side; `halo`: pixels on every side.
+    bundle folder or a shipped one's name; `steps`: default the bundle's; `early_stop`: by the
+    bundle's rules; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
+    default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side.
     """
 
     imagery: Path
@@ -54,6 +54,7 @@ class InferOptions:
     reference: Path | None = None
     bounds: Box | None = None
     aoi: Path | None = None
+    early_stop: bool = True
     batch: int | None = None
     window: int = 1
     halo: int = 0
@@ -101,6 +102,7 @@ class Job:
                 self.options.batch,
                 side=_window_pixels(self.options),
                 steps=self.steps,
+                early_stop=self.options.early_stop,
                 stopwatch=self.stopwatch,
             )
 
@@ -114,6 +116,7 @@ class Job:
             "backend": self.backend.identity(options.batch),
             "levels": ",".join(map(str, self.plan.levels)),
             "steps": str(self.steps),
+            "early_stop": str(options.early_stop),
             "seed": str(options.seed),
             "cascade": options.cascade,
             "reference": "none" if self.base_map is None else self.base_map.fingerprint(),

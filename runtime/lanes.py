@@ -87,6 +87,7 @@ def open_sampler(
     *,
     side: int,
     steps: int,
+    early_stop: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Sampler[Key] | Lanes[Key]:
     """The sampling loop that a backend wants: rows of one batch on a GPU, lanes on a CPU.
@@ -94,7 +95,7 @@ def open_sampler(
     See `Backend.open_loops` for `windows` and what is raised, `Sampler` for the rest.
     """
     samplers: list[Sampler[Key]] = [
-        Sampler(bundle, loop, side=side, steps=steps, stopwatch=stopwatch)
+        Sampler(bundle, loop, side=side, steps=steps, early_stop=early_stop, stopwatch=stopwatch)
         for loop in backend.open_loops(windows, side)
     ]
     return samplers[0] if samplers[0].rows > 1 else Lanes(samplers)

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import Loop, StepRows
+from c2gm.runtime.backends.base import Loop, StepRows, Tensors
 from c2gm.runtime.batching import Slot, Slots
 from c2gm.runtime.bundle import Bundle, EarlyStop
 from c2gm.runtime.errors import BundleError
@@ -65,9 +65,10 @@ class Sampler(Generic[Key]):
         *,
         side: int,
         steps: int,
+        early_stop: bool = True,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        """`loop` was opened for windows of `side` pixels.
+        """`loop` was opened for windows of `side` pixels; `early_stop`: by the bundle's rules.
 
         Raises ValueError for a side or steps out of range.
         """
@@ -80,7 +81,7 @@ class Sampler(Generic[Key]):
         """Steps that windows have taken until now."""
         self.slots: Slots[_Row[Key]] = Slots(loop.rows)
         self._manifest = manifest
-        self._embeddings = bundle.embeddings
+        self._bundle, self._early_stop = bundle, early_stop
         self._stopwatch = stopwatch or Stopwatch()
         self._timesteps = manifest.schedule.timesteps(steps)
         self._coefficients = manifest.schedule.ddim_coefficients(steps).astype(np.float32)
@@ -91,7 +92,6 @@ class Sampler(Generic[Key]):
             coefficients=np.zeros((rows, self._coefficients.shape[1]), np.float32),
             active=np.zeros(rows, np.float32),
         )
-        self._no_reference = np.zeros((3, side, side), np.float32)
 
     @property
     def free(self) -> int:
@@ -112,22 +112,13 @@ class Sampler(Generic[Key]):
         expected = (3, self._side, self._side)
         if sample.imagery.shape != expected:
             raise ValueError(f"imagery is {sample.imagery.shape}, expected {expected}")
-        prompt = self._embeddings.row(sample.level, sample.span)
-        rule = self._manifest.early_stop_of(sample.level, sample.span)
-        reference = sample.reference
+        window = window_inputs(self._bundle, sample)
+        rule = EarlyStop()
+        if self._early_stop:
+            rule = self._manifest.early_stop_of(sample.level, sample.span)
         row = self.slots.admit(_Row(sample.key, rule)).row
         with self._stopwatch.part("condition"):
-            self._loop.admit(
-                row,
-                {
-                    "imagery": sample.imagery,
-                    "reference": self._no_reference if reference is None else reference,
-                    "has_reference": np.array(reference is not None, np.float32),
-                    "latents": sample.noise,
-                    "states": self._embeddings.states[prompt],
-                    "pooled": self._embeddings.pooled[prompt],
-                },
-            )
+            self._loop.admit(row, window)
 
     def step(self) -> list[Finished[Key]]:
         """One step of every row in use; returns what it finished, in row order, and frees rows."""
@@ -184,6 +175,22 @@ class Sampler(Generic[Key]):
             self.slots.retire(slot.row)
             finished.append(Finished(slot.item.key, picture, slot.steps_done))
         return finished
+
+
+def window_inputs(bundle: Bundle, sample: Sample[Key]) -> Tensors:
+    """What `Loop.admit` takes of a sample.
+
+    Raises BundleError where the model has no such scale prompt.
+    """
+    prompt, reference = bundle.embeddings.row(sample.level, sample.span), sample.reference
+    return {
+        "imagery": sample.imagery,
+        "reference": np.zeros_like(sample.imagery) if reference is None else reference,
+        "has_reference": np.array(reference is not None, np.float32),
+        "latents": sample.noise,
+        "states": bundle.embeddings.states[prompt],
+        "pooled": bundle.embeddings.pooled[prompt],
+    }
 
 
 @dataclass(frozen=True, slots=True)

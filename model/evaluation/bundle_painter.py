@@ -25,7 +25,7 @@ class BundlePainter:
     def __init__(
         self, bundle: Bundle, backend: Backend, steps: int | None = None, seed: int = 0
     ) -> None:
-        self._channels, self._seed = bundle.manifest.latent_channels, seed
+        self._bundle, self._seed = bundle, seed
         self.sampler: Sampler[int] | Lanes[int] = open_sampler(
             bundle,
             backend,
@@ -36,7 +36,10 @@ class BundlePainter:
 
     def paint(self, samples: Sequence[Sample]) -> Pictures:
         """See `Painter.paint`."""
-        waiting = [self._window(key, sample) for key, sample in reversed(list(enumerate(samples)))]
+        waiting = [
+            runtime_sample(self._bundle, key, samples[key], self._seed)
+            for key in reversed(range(len(samples)))
+        ]
         pictures = np.zeros((len(samples), TILE_SIZE, TILE_SIZE, 3), np.uint8)
         while waiting or self.sampler.busy:
             while waiting and self.sampler.free:
@@ -49,12 +52,14 @@ class BundlePainter:
         """Give back what the backend took."""
         self.sampler.close()
 
-    def _window(self, key: int, sample: Sample) -> RuntimeSample[int]:
-        return RuntimeSample(
-            key=key,
-            imagery=to_network(sample.imagery),
-            reference=None if sample.reference is None else to_network(sample.reference),
-            noise=noise_of(sample, self._channels, self._seed),
-            level=sample.level,
-            span=sample.span,
-        )
+
+def runtime_sample(bundle: Bundle, key: int, sample: Sample, seed: int = 0) -> RuntimeSample[int]:
+    """A dataset's sample as the runtime has it."""
+    return RuntimeSample(
+        key=key,
+        imagery=to_network(sample.imagery),
+        reference=None if sample.reference is None else to_network(sample.reference),
+        noise=noise_of(sample, bundle.manifest.latent_channels, seed),
+        level=sample.level,
+        span=sample.span,
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend, has_cuda_provider
-from c2gm.runtime.backends.openvino import OpenVinoBackend
+from c2gm.runtime.backends.openvino import BF16_FLAG, OpenVinoBackend, has_cpu_flag
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.engines import FLAVOURS, has_engines
@@ -18,7 +18,11 @@ BACKENDS: Mapping[str, Callable[[Bundle], Backend]] = {
     "openvino": OpenVinoBackend,
     "onnxruntime": OnnxRuntimeBackend.cpu,
 }
-"""What `--backend` can name, beside `auto`, which takes the first of these that can run."""
+"""What `--backend` can name, beside `auto`, which takes the first of these that can run.
+
+OpenVINO it takes on CPUs with AMX alone: on others it takes seconds to start, which a map of some
+hundred tiles does not give back (docs/speed.md).
+"""
 
 
 def on_gpu(name: str) -> bool:
@@ -55,6 +59,8 @@ def open_backend(name: str, bundle: Bundle, windows: int | None, side: int) -> O
     if not has_engines(bundle):
         passed_over.append("not TensorRT: the model has no engines")
         faster = [candidate for candidate in faster if candidate not in FLAVOURS]
+    if not has_cpu_flag(BF16_FLAG):
+        faster.remove("openvino")
     for candidate in faster:
         try:
             backend = BACKENDS[candidate](bundle)

@@ -25,14 +25,16 @@ class OpenVinoGraph:
 
     def __init__(self, name: GraphName, compiled: Any) -> None:
         self._name, self._compiled = name, compiled
-        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        # A tensor may have several names, and any of them may be the graph's.
+        self._inputs = [port.get_names() for port in compiled.inputs]
+        self._outputs = [port.get_names() for port in compiled.outputs]
         self._local = threading.local()
 
     def run(self, inputs: Tensors) -> Tensors:
         """Compute all outputs. Raises BackendError with the library's first line."""
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
-        feed = {port.get_any_name(): inputs[port.get_any_name()] for port in self._compiled.inputs}
+        feed = {i: inputs[(names & inputs.keys()).pop()] for i, names in enumerate(self._inputs)}
         try:
             results = self._local.request.infer(feed, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
@@ -41,9 +43,9 @@ class OpenVinoGraph:
                 "onnxruntime"
             ) from error
         # Shared: the request overwrites them in its next run, and the loop has copied them by then.
-        outputs: dict[str, NDArray[Any]] = {
-            name: np.asarray(results[index]) for index, name in enumerate(self._outputs)
-        }
+        outputs: dict[str, NDArray[Any]] = {}
+        for index, names in enumerate(self._outputs):
+            outputs |= dict.fromkeys(names, np.asarray(results[index]))
         return outputs
 
 
