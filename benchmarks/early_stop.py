@@ -13,79 +13,25 @@ python -m c2gm.benchmarks.early_stop --dataset runs/dataset --output early_stop.
 
 import argparse
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.model.data.dataset import Sample, validation_samples
-from c2gm.model.evaluation.bundle_painter import runtime_sample
-from c2gm.model.evaluation.metrics import psnr_y, ssim_y
+from c2gm.model.data.dataset import validation_samples
+from c2gm.model.evaluation.trajectories import Trajectories, record, stopping_steps
 from c2gm.runtime.backends import open_backend
-from c2gm.runtime.backends.base import Loop, StepRows
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.levels import TILE_SIZE
-from c2gm.runtime.sampler import CALM_STEPS, window_inputs
+from c2gm.runtime.sampler import CALM_STEPS
 from c2gm.runtime.shipped import find_bundle
 
 STEPS = (1, 2, 3, 4, 6, 8, 10, 20)
 TOLERANCES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 LOSS_DB = 0.1
 """What the oracle may lose of a tile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trajectories:
-    """Of n tiles after each step, (n, steps): relative change of x0, PSNR-Y and SSIM-Y."""
-
-    change: NDArray[np.float64]
-    psnr: NDArray[np.float64]
-    ssim: NDArray[np.float64]
-
-
-def record(
-    bundle: Bundle, loops: Sequence[Loop], samples: Sequence[Sample], steps: int
-) -> Trajectories:
-    """Sample every tile in `steps` steps and look at it after each."""
-    idle = list(loops)
-
-    def run(sample: Sample) -> tuple[list[float], list[float], list[float]]:
-        loop = idle.pop()
-        loop.admit(0, window_inputs(bundle, runtime_sample(bundle, 0, sample)))
-        schedule = bundle.manifest.schedule
-        table = schedule.ddim_coefficients(steps).astype(np.float32)
-        truth, valid = sample.target[None], sample.imagery[None, ..., 3] > 0
-        found: tuple[list[float], list[float], list[float]] = [], [], []
-        for t, row in zip(schedule.timesteps(steps), table, strict=True):
-            change = loop.step(StepRows(np.array([t]), row[None], np.ones(1, np.float32)))
-            assert change is not None
-            picture = loop.paint([0])[0][0][None]
-            found[0].append(float(change[0]))
-            found[1].append(float(psnr_y(picture, truth, valid)[0]))
-            found[2].append(float(ssim_y(picture, truth, valid)[0]))
-        idle.append(loop)
-        return found
-
-    with ThreadPoolExecutor(len(loops)) as threads:
-        found = list(threads.map(run, samples))
-    return Trajectories(*(np.array([tile[part] for tile in found]) for part in range(3)))
-
-
-def stopping_steps(
-    change: NDArray[np.float64], tolerance: float, calm_steps: int
-) -> NDArray[np.int64]:
-    """The step (from 0) after which each tile ends, of changes (n, steps)."""
-    count, steps = change.shape
-    calm = np.zeros(count, np.int64)
-    ends = np.full(count, steps - 1)
-    for step in range(steps):
-        calm = np.where(change[:, step] < tolerance, calm + 1, 0)
-        ends = np.where((calm >= calm_steps) & (ends == steps - 1), step, ends)
-    return ends
 
 
 def compare(found: dict[int, Trajectories], default: int) -> list[dict[str, Any]]:

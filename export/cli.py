@@ -77,8 +77,8 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of c2gm-dataset, for int8: its training ground gives the ranges, its held-"
-            "out ground shows what is lost."
+            help="Folder of c2gm-dataset: how far sampling may be cut short is measured on it, and "
+            "for int8, which needs it, the ranges of all layers, and on held-out ground the loss."
         ),
     ] = None,
     checkpoint: Annotated[
@@ -142,9 +142,9 @@ def export(
         )
     capabilities = [target.strip() for target in targets.split(",") if target.strip()]
     rows, widths = whole_numbers("--buckets", buckets) or BUCKETS, whole_numbers("--sides", sides)
-    if (precision is Precision.int8) != (calibrate is not None):
+    if precision is Precision.int8 and calibrate is None:
         raise OptionError(
-            "--precision int8 and --calibrate DATASET go together; give a folder written by "
+            "--precision int8 needs real windows; add --calibrate with a folder written by "
             "c2gm-dataset build"
         )
     if precision is Precision.int8 and engine is not None:
@@ -157,11 +157,11 @@ def export(
     if preset not in PRESETS:
         raise OptionError(f"--preset is {preset!r}, expected one of {', '.join(PRESETS)}")
     if add_to is not None and (
-        checkpoint or random_weights or output or overwrite or quick_check or precision
+        checkpoint or random_weights or output or overwrite or quick_check or precision or calibrate
     ):
         raise OptionError(
-            "--add-to takes a bundle as it is; leave --precision, --checkpoint, --random-weights, "
-            "--output, --overwrite and --quick-check out"
+            "--add-to takes a bundle as it is; leave --precision, --calibrate, --checkpoint, "
+            "--random-weights, --output, --overwrite and --quick-check out"
         )
     precision = precision or Precision.fp32
     checkpoint = checkpoint or SHIPPED_WEIGHTS
@@ -217,14 +217,15 @@ def export(
         else CheckPlan(steps=steps)
     )
     if calibrate is not None:
-        from c2gm.export.quantize import QuantizePlan, export_int8
+        from c2gm.export.calibrate import export_calibrated
 
-        folder = export_int8(
+        folder = export_calibrated(
             model,
             output,
-            QuantizePlan(calibrate),
+            precision.value,
+            calibrate,
             provenance=provenance,
-            check=plan,
+            plan=plan,
             overwrite=overwrite,
             progress=progress,
         )

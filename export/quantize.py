@@ -25,17 +25,14 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, create_ca
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from c2gm.export.cases import CheckPlan
 from c2gm.export.onnx import check_onnx
 from c2gm.export.output import PARITY_NAME, SUFFIX
-from c2gm.export.pack import export_bundle, new_bundle
 from c2gm.model.data.dataset import Sample, open_sampler
 from c2gm.model.data.sampler import SamplerOptions
 from c2gm.model.evaluation.bundle_painter import BundlePainter
 from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
 from c2gm.model.evaluation.metrics import Pictures
 from c2gm.model.evaluation.scores import Networks
-from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Graph, Tensors
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.bundle import (
@@ -43,7 +40,6 @@ from c2gm.runtime.bundle import (
     Bundle,
     GraphName,
     GraphSpec,
-    Provenance,
     file_spec,
     write_manifest,
 )
@@ -79,28 +75,6 @@ class QuantizePlan:
     picture_db: float = 45.0
     per_level: int = 4
     seed: int = 0
-
-
-def export_int8(
-    model: SGDM,
-    output: Path,
-    plan: QuantizePlan,
-    *,
-    provenance: Provenance,
-    check: CheckPlan,
-    overwrite: bool,
-    progress: Progress,
-) -> Path:
-    """Export `model` as the INT8 bundle `output` and return its path; all or nothing.
-
-    `check` says how much of the float32 graphs in between is compared with torch. Raises what
-    `export_bundle` and `quantize_bundle` raise.
-    """
-    with new_bundle(output, overwrite) as folder:
-        scratch = folder.parent / "float32.c2gm"
-        export_bundle(model, scratch, "fp32", provenance=provenance, plan=check, progress=progress)
-        quantize_bundle(Bundle.read(scratch), folder, plan, progress)
-    return output
 
 
 def quantize_bundle(source: Bundle, folder: Path, plan: QuantizePlan, progress: Progress) -> None:

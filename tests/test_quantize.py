@@ -107,8 +107,8 @@ def test_what_loses_too_much_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--precision", "int8"], ["--calibrate", "x"], ["--precision", "int8", "--calibrate", "x",
-     "--engine", "tensorrt-rtx"]],
+    [["--precision", "int8"], ["--precision", "int8", "--calibrate", "x", "--engine",
+     "tensorrt-rtx"]],
 )  # fmt: skip
 def test_int8_needs_data_and_takes_no_engine(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

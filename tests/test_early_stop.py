@@ -1,0 +1,95 @@
+"""Early stopping is written into a bundle only where it beats fewer fixed steps."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from blocks import GROUND, write_blocks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2gm.export.calibrate import add_early_stop
+from c2gm.export.early_stop import MINIMUM_STEPS, judge
+from c2gm.model.data.mosaic import Extent
+from c2gm.model.evaluation.trajectories import Trajectories, stopping_steps
+from c2gm.runtime.batching import Slot
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.sampler import CALM_STEPS
+
+STEPS = 10
+
+
+def runs(
+    good_after: dict[str, int], fixed: dict[int, float]
+) -> tuple[dict[int, Trajectories], np.ndarray]:
+    """Tiles of some prompts whose x0 stands still, at 30 dB, after so many steps."""
+    prompts = np.repeat(list(good_after), 4)
+    ends = np.array([good_after[prompt] for prompt in prompts])
+    step = np.arange(1, STEPS + 1)
+    settled = step >= ends[:, None]
+    psnr = np.where(settled, 30.0, 20.0)
+    whole = Trajectories(np.where(settled, 0.001, 0.9), psnr, psnr / 40)
+    others = {
+        n: Trajectories(
+            np.zeros((len(ends), n)), np.full((len(ends), n), db), np.zeros((len(ends), n))
+        )
+        for n, db in fixed.items()
+    }
+    return others | {STEPS: whole}, prompts
+
+
+def test_each_prompt_gets_its_own_rule_where_that_wins() -> None:
+    found, prompts = runs({"12-none": 4, "16-4x": STEPS}, {4: 25.0, 6: 28.0})
+    verdict = judge(found, prompts)
+    assert set(verdict.rules) == {"12-none"}
+    assert verdict.rules["12-none"].minimum_steps == MINIMUM_STEPS
+    assert verdict.report["mean_steps"] == (5 + STEPS) / 2
+
+
+def test_no_rule_where_fewer_fixed_steps_do_as_well() -> None:
+    found, prompts = runs({"12-none": 4, "16-4x": STEPS}, {4: 25.0, 6: 30.0})
+    verdict = judge(found, prompts)
+    assert not verdict.rules
+    assert "6 fixed steps" in verdict.report["reason"]
+
+
+def test_no_rule_where_nothing_stands_still() -> None:
+    found, prompts = runs({"12-none": STEPS}, {4: 25.0})
+    assert not judge(found, prompts).rules
+
+
+@given(
+    changes=st.lists(st.floats(0, 1), min_size=1, max_size=12),
+    tolerance=st.floats(0.01, 1),
+    minimum=st.integers(1, 6),
+)
+def test_what_is_simulated_is_what_the_sampler_does(
+    changes: list[float], tolerance: float, minimum: int
+) -> None:
+    slot, end = Slot(0, None), len(changes)
+    for step, change in enumerate(changes, start=1):
+        slot.calm_steps = slot.calm_steps + 1 if change < tolerance else 0
+        if slot.calm_steps >= CALM_STEPS and step >= minimum:
+            end = step
+            break
+    assert stopping_steps(np.array([changes]), tolerance, CALM_STEPS, minimum)[0] == end - 1
+
+
+def test_a_bundle_of_few_steps_gets_none_and_its_report_says_why(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    blocks = np.random.default_rng(0).integers(60, 250, (16, 16, 3), dtype=np.uint8)
+    half = Extent(GROUND.left, GROUND.top, GROUND.width // 2, GROUND.height)
+    write_blocks(tmp_path, blocks, (13, 14), held_out=half)
+    copy = tmp_path / "copy.c2gm"
+    shutil.copytree(tiny_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    for steps in (2, 6):
+        manifest["default_steps"] = steps
+        (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        add_early_stop(copy, tmp_path, lambda line: None)
+        report = json.loads((copy / "parity.json").read_text(encoding="utf-8"))["early_stop"]
+        assert set(report["rules"]) == set(Bundle.read(copy).manifest.early_stop)
+        assert ("too few" in report["reason"]) == (steps == 2)
+        manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
