@@ -173,7 +173,7 @@ class _Recorder(OnnxRuntimeBackend):
 
     def __init__(self, bundle: Bundle, name: str, provider: str) -> None:
         super().__init__(bundle, name, provider)
-        self.feeds: dict[GraphName, list[Tensors]] = {graph: [] for graph in QUANTIZED}
+        self.feeds: dict[GraphName, list[Tensors]] = {graph: [] for graph in GRAPHS}
 
     def load(self, graph: GraphName) -> Graph:
         """See `OnnxRuntimeBackend.load`."""
@@ -206,7 +206,7 @@ class _Probe:
 
     def __init__(self, bundle: Bundle, samples: Sequence[Sample], scratch: Path) -> None:
         self._bundle, self._samples = replace(bundle, folder=scratch / "probe"), samples
-        self._graphs = {name: bundle.graph_path(name).resolve() for name in QUANTIZED}
+        self._graphs = {name: bundle.graph_path(name).resolve() for name in GRAPHS}
         self._expected = self._paint({})
 
     def harm(self, replaced: Mapping[GraphName, Path]) -> float:

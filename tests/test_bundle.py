@@ -148,7 +148,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
         lambda d: d["graphs"]["denoise"].update(files=[]),
         lambda d: d.update(files=[]),
         lambda d: d.update(format_version=FORMAT_VERSION + 1),
-        lambda d: d.update(precision="int8"),
+        lambda d: d.update(precision="int4"),
         lambda d: d.update(latent_channels="4"),
         lambda d: d.update(latent_channels=True),
         lambda d: d.update(latent_channels=0),

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from blocks import GROUND, write_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from c2gm.export import calibrate
 from c2gm.export.calibrate import add_early_stop
 from c2gm.export.early_stop import MINIMUM_STEPS, judge
 from c2gm.model.data.mosaic import Extent
@@ -77,8 +79,9 @@ def test_what_is_simulated_is_what_the_sampler_does(
 
 
 def test_a_bundle_of_few_steps_gets_none_and_its_report_says_why(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calibrate, "WINDOWS", 12)
     blocks = np.random.default_rng(0).integers(60, 250, (16, 16, 3), dtype=np.uint8)
     half = Extent(GROUND.left, GROUND.top, GROUND.width // 2, GROUND.height)
     write_blocks(tmp_path, blocks, (13, 14), held_out=half)

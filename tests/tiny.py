@@ -1,5 +1,7 @@
 """A model small enough to export within a test; its graphs have every layer kind of `nano`'s."""
 
+from dataclasses import replace
+
 import torch
 
 from c2gm.benchmarks.scaling import thin_config
@@ -9,7 +11,7 @@ from c2gm.model.sgdm import SGDM
 
 def tiny_config() -> ModelConfig:
     """One block, one head everywhere; v-prediction with zero terminal SNR, as `nano`."""
-    return thin_config()
+    return replace(thin_config(), name="tiny")
 
 
 def tiny_model(seed: int = 0) -> SGDM:
