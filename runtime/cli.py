@@ -28,6 +28,7 @@ from c2gm.runtime.progress import (
     spoken_duration,
 )
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
+from c2gm.runtime.verify import verify_file
 
 PROGRAM = "c2gm-infer"
 
@@ -37,6 +38,7 @@ Examples:
   c2gm-infer --imagery town.tif --levels 12-18 --aoi flooded.geojson --output flooded.mbtiles
   c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
+  c2gm-infer --verify town.mbtiles
 
 \b
 A run that was stopped (Ctrl-C, power cut, full disk) goes on with the same command.
@@ -64,6 +66,17 @@ def _show_version(value: bool) -> None:
     if value:
         print(f"c2gm {version('c2gm')}")
         raise typer.Exit
+
+
+def _verify(path: Path | None) -> None:
+    if path is None:
+        return
+    found = verify_file(path)
+    print(
+        f"{path} is whole: {sum(found.tiles.values())} tiles ({_by_level(found.tiles)}), made by "
+        f"c2gm {found.version} with {found.model}"
+    )
+    raise typer.Exit
 
 
 @app.command(epilog=EPILOG)
@@ -140,6 +153,14 @@ def infer(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an internal error.")
     ] = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_verify,
+            is_eager=True,
+            help="Check a finished map, every tile of it; needs no other option.",
+        ),
+    ] = None,
     show_version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),

@@ -8,9 +8,10 @@ from time import perf_counter
 
 import numpy as np
 
-from c2gm.runtime.archive import check_output, encode_tile
+from c2gm.runtime.archive import check_output
 from c2gm.runtime.grid import Window
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
+from c2gm.runtime.tile_codec import encode_tile
 from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
 
 ADMISSION_SECONDS = 2.0

@@ -15,7 +15,7 @@ import numpy as np
 from mercantile import Tile
 from numpy.typing import NDArray
 
-from c2gm.runtime.archive import Archive, decode_tile, encode_tile
+from c2gm.runtime.archive import Archive
 from c2gm.runtime.cascade import cut_reference, reference_picture, reference_tiles
 from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.noise import starting_noise
@@ -23,6 +23,7 @@ from c2gm.runtime.pixels import Picture, to_network
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sample
 from c2gm.runtime.scene import ReferenceMap, Scene
+from c2gm.runtime.tile_codec import decode_tile, encode_tile
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,6 @@ from mercantile import Tile
 from c2gm.runtime.archive import (
     Archive,
     check_output,
-    decode_tile,
-    encode_tile,
     partial_path,
 )
 from c2gm.runtime.errors import DiskFullError, OutputError
@@ -27,6 +25,7 @@ from c2gm.runtime.grid import Plan, Window, plan
 from c2gm.runtime.mbtiles import APPLICATION_ID, Metadata
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.scene import ReferenceMap
+from c2gm.runtime.tile_codec import decode_tile, encode_tile
 
 LEFT, TOP = 8_600 / 2**14, 5_700 / 2**14
 LEVELS = (12, 13, 14)
