@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from c2gm.benchmarks.gpus import GPUS
-from c2gm.benchmarks.speed_cli import latency, limit, peers, scaling, sheet
+from c2gm.benchmarks.speed_cli import faults, latency, limit, peers, scaling, sheet
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.command import run_command, whole_numbers
@@ -23,6 +23,8 @@ Examples:
   c2gm-bench peers --dataset runs/dataset
       torch, diffusers, optimum, FastSD CPU: the same weights
   c2gm-bench scaling --imagery tests/data/town.tif --tiles 1000,20000
+  c2gm-bench faults --imagery tests/data/town.tif --kills 20
+      runs that are killed, damaged files, full disks: nothing may be lost
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
@@ -45,7 +47,7 @@ def bench() -> None:
     """Benchmarks of c2gm."""
 
 
-for command in (latency, limit, sheet, scaling, peers):
+for command in (latency, limit, sheet, scaling, peers, faults):
     app.command()(command)
 
 
