@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from c2gm.benchmarks.timing import measure
 from c2gm.runtime.backends.base import Graph
-from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend, available_cores
+from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.openvino import OpenVinoBackend
 from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import TILE_SIZE
 

@@ -6,8 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from c2gm.runtime.backends.onnxruntime import available_cores
-from c2gm.runtime.backends.openvino import has_cpu_flag
+from c2gm.runtime.cpu import available_cores, has_cpu_flag
 
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """Instructions that decide how fast a network runs."""

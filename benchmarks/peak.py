@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from c2gm.benchmarks.timing import measure
-from c2gm.runtime.backends.onnxruntime import available_cores
+from c2gm.runtime.cpu import available_cores
 
 GEMM = 1536
 """Side of the matrices."""

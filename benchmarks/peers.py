@@ -30,8 +30,8 @@ from c2gm.model.evaluation.painter import Painter, noise_of
 from c2gm.model.sampling import to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.backends.onnxruntime import available_cores
 from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.levels import TILE_SIZE, prompt_keys, scale_prompt
 from c2gm.runtime.pixels import to_network
 

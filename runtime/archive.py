@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Self
 import numpy as np
 from mercantile import Tile
 
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import OutputError
 from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.mbtiles import (
@@ -33,6 +35,8 @@ from c2gm.runtime.mbtiles import (
 )
 from c2gm.runtime.tile_codec import decode_tile
 from c2gm.runtime.verify import SEAL, seal
+
+_VERIFIED_AT_A_TIME = 256
 
 
 class Archive:
@@ -188,21 +192,26 @@ class Archive:
             "SELECT window, sha256, tile_data FROM c2gm_ledger LEFT JOIN tiles "
             "USING (zoom_level, tile_column, tile_row)"
         )
-        for window, sha256, data in rows:
-            if sha256 is None or data is None:
-                yield window, sha256 is data
-                continue
-            try:
-                decode_tile(data)
-            except OutputError:
-                yield window, False
-            else:
-                yield window, hashlib.sha256(data).hexdigest() == sha256
+        with ThreadPoolExecutor(available_cores(), "c2gm-verify") as threads:
+            while some := rows.fetchmany(_VERIFIED_AT_A_TIME):
+                yield from threads.map(_check_tile, some)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with self._lock, translated(self.partial):
             yield
+
+
+def _check_tile(row: tuple[str, str | None, bytes | None]) -> tuple[str, bool]:
+    """(window, whole) of a window, a hash and a tile; both are None where there is no data."""
+    window, sha256, data = row
+    if sha256 is None or data is None:
+        return window, sha256 is None and data is None
+    try:
+        decode_tile(data)
+    except OutputError:
+        return window, False
+    return window, hashlib.sha256(data).hexdigest() == sha256
 
 
 def partial_path(output: Path) -> Path:

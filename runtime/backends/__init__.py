@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend, has_cuda_provider
-from c2gm.runtime.backends.openvino import BF16_FLAG, OpenVinoBackend, has_cpu_flag
+from c2gm.runtime.backends.openvino import BF16_FLAG, OpenVinoBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.cpu import has_cpu_flag
 from c2gm.runtime.engines import FLAVOURS, has_engines
 from c2gm.runtime.errors import BackendError, OptionError
 

@@ -1,6 +1,5 @@
 """ONNX Runtime: on the CPU, and on a CUDA device where `onnxruntime-gpu` is installed."""
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,6 +13,7 @@ from c2gm.runtime.backends.base import Graph, Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.batching import gpu_rows
 from c2gm.runtime.bundle import GRAPHS, Bundle, GraphName, GraphSpec
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import BackendError, BundleError
 
 _CPU = "CPUExecutionProvider"
@@ -29,13 +29,6 @@ _DTYPES = {
 def has_cuda_provider() -> bool:
     """Whether the installed ONNX Runtime is one for CUDA; says nothing of a card."""
     return _CUDA in ort.get_available_providers()
-
-
-def available_cores() -> int:
-    """Cores that this process may use (a container or `taskset` may allow fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class OnnxRuntimeGraph:

@@ -2,7 +2,6 @@
 
 import threading
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
-from c2gm.runtime.backends.onnxruntime import available_cores
 from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.cpu import available_cores, has_cpu_flag
 from c2gm.runtime.errors import BackendError, BundleError
 from c2gm.runtime.levels import TILE_SIZE
 
@@ -111,15 +110,6 @@ class OpenVinoBackend:
         """Library, version, device and precision."""
         version = self._openvino.__version__.split("-")[0]
         return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
-
-
-def has_cpu_flag(flag: str) -> bool:
-    """Whether Linux says that the CPU has it; False on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return flag in text.partition("\nflags")[2].partition("\n")[0].split()
 
 
 def _first_line(error: Exception) -> str:
