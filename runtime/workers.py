@@ -129,9 +129,12 @@ class Reader:
     ) -> tuple[Ground, Sample[Ground] | None]:
         with self._stopwatch.part("scene"):
             imagery = self._scene.read(window.level, *window.pixel_box)
-        ground = Ground(window, imagery[..., 3] > 0)
         halo, size = window.halo, window.size
-        if not ground.valid[halo : size - halo, halo : size - halo].any():
+        inner = imagery[halo : size - halo, halo : size - halo]
+        if is_blank(inner):
+            inner[..., 3] = 0
+        ground = Ground(window, imagery[..., 3] > 0)
+        if not inner[..., 3].any():
             return ground, None
         with self._stopwatch.part("reference"):
             span, reference = self._reference(window, parents)
@@ -215,6 +218,17 @@ class Writer:
                     self._archive.put_window(window, encoded)
             except BaseException as error:  # raised again on the main thread
                 self._error = error
+
+
+def is_blank(imagery: Picture) -> bool:
+    """Whether all valid pixels of RGBA imagery are black, or all are white.
+
+    Filling that the file does not declare as such: there is nothing to draw a map of. Other flat
+    colours may be water that somebody has retouched.
+    """
+    valid = imagery[..., 3] > 0
+    colours = imagery[..., :3][valid]
+    return bool(colours.size) and bool((colours == 0).all() or (colours == 255).all())
 
 
 def tiles_with_data(plan: Plan, ground: Ground) -> list[Tile]:

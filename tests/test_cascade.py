@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from c2gm.runtime.batching import Slots
 from c2gm.runtime.cascade import Cascade, reference_picture, reference_tiles
 from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Cascade as CascadeKind
@@ -156,3 +157,31 @@ def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
     valid = reference[..., 3] > 0
     assert valid.mean() == pytest.approx(44 / 64)
     assert np.abs(reference[..., :3][valid].astype(int) - 200).max() < 20
+
+
+@pytest.mark.parametrize(("rows", "shape"), [(2, (1, 0)), (4, (1, 32)), (16, (1, 0)), (4, (2, 64))])
+def test_rows_are_nearly_always_full_until_the_last_windows(
+    rows: int, shape: tuple[int, int]
+) -> None:
+    """A large map, windows of random length: children take over as soon as their parents end.
+
+    Left out: the first windows, which are fewer than rows, and the last, when none is left.
+    """
+    planned = some_plan(range(10, 17), [[True] * 12] * 12, *shape)
+    cascade, slots, order = Cascade(planned), Slots[Window](rows), random.Random(1)
+    left: dict[int, int] = {}
+    busy = ticks = 0
+    begun = False
+    while len(cascade):
+        while slots.free and (window := cascade.take()) is not None:
+            cascade.release(window)
+            left[slots.admit(window).row] = order.randint(1, 6)
+        begun = begun or not slots.free
+        if begun and len(cascade) >= rows:
+            busy, ticks = busy + len(slots), ticks + 1
+        for slot in slots:
+            left[slot.row] -= 1
+            if not left[slot.row]:
+                cascade.finish(slots.retire(slot.row))
+    assert ticks > 50
+    assert busy >= 0.95 * rows * ticks

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 from tiles import pixels_of, tiles_of
 
 from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import Interrupted, OutputError
 from c2gm.runtime.infer import PARTS, Summary, run
 from c2gm.runtime.job import InferOptions
+from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
 from c2gm.runtime.progress import QuietReport
 
 
@@ -134,6 +137,26 @@ def test_early_stopping_ends_windows_whose_picture_stands_still(
     steps = sum(n * (2 if level == 14 else 3) for level, n in summary.tiles.items())
     assert summary.steps_per_tile == pytest.approx(steps / sum(summary.tiles.values()))
     assert summary.tiles == first.tiles
+    every = replace(options, model=model, output=tmp_path / "every.mbtiles", early_stop=False)
+    assert run(every, QuietReport()).steps_per_tile == options.steps
+    assert tiles_of(every.output_path) == tiles_of(first.output)
+
+
+@pytest.mark.parametrize(("fill", "left_out"), [(0, True), (255, True), (90, False)])
+def test_windows_of_undeclared_filling_are_left_out(
+    options: InferOptions, tmp_path: Path, fill: int, left_out: bool
+) -> None:
+    """Half of the scene is black or white; other flat colours may be retouched water."""
+    scene = tmp_path / "filled.tif"
+    pixels = np.full((3, 512, 1024), fill, np.uint8)
+    pixels[:, :, 512:] = np.random.default_rng(0).integers(60, 200, (3, 512, 512))
+    transform = from_origin(0, 0, *[EARTH_CIRCUMFERENCE_M / (256 << 15)] * 2)
+    profile = {"driver": "GTiff", "width": 1024, "height": 512, "count": 3, "dtype": "uint8"}
+    with rasterio.open(scene, "w", crs="EPSG:3857", transform=transform, **profile) as file:
+        file.write(pixels)
+    filled = replace(options, imagery=scene, levels="15", output=tmp_path / "filled.mbtiles")
+    summary = run(filled, QuietReport())
+    assert (summary.tiles_without_data, summary.tiles[15]) == ((4, 4) if left_out else (0, 8))
 
 
 def test_files_of_a_test_scene_are_left_alone(options: InferOptions, first: Summary) -> None:
