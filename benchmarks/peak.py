@@ -4,6 +4,7 @@ Not from a data sheet: the best of what well-known libraries do on this machine 
 suit them, on all cores at once. A step of the model can come near it and not beyond.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,4 +120,11 @@ def _openvino_call(model: bytes, hint: str, picture: Any) -> Callable[[], object
         "INFERENCE_NUM_THREADS": cores,
     }
     compiled = core.compile_model(core.read_model(model, b""), "CPU", options)
-    return lambda: compiled.create_infer_request().infer({"x": picture}, share_inputs=True)
+    local = threading.local()  # every thread keeps a request, as in the runtime
+
+    def call() -> object:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        return local.request.infer({"x": picture}, share_inputs=True, share_outputs=True)
+
+    return call

@@ -5,6 +5,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
+import rasterio.errors
+import rasterio.windows
 from rasterio.transform import Affine
 
 from c2gm.runtime.errors import SceneError
@@ -70,7 +72,11 @@ def mirrored_scene(picture: Path, planned: Plan, folder: Path) -> Path:
 
 
 def _middle(picture: Path) -> np.ndarray:
-    with rasterio.open(picture) as file:
+    try:
+        opened = rasterio.open(picture)
+    except rasterio.errors.RasterioIOError:
+        raise SceneError(f"{picture} does not exist or is no raster; give a GeoTIFF") from None
+    with opened as file:
         if file.count != 3 or file.dtypes[0] != "uint8" or min(file.shape) < PATCH:
             raise SceneError(
                 f"{picture} has {file.count} bands of {file.dtypes[0]}, {file.width} x "

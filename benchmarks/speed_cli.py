@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from c2gm.benchmarks.machine import describe_machine, machine_line
-from c2gm.runtime.backends import BACKENDS, open_backend
+from c2gm.runtime.backends import open_backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.command import whole_numbers
 from c2gm.runtime.errors import OptionError
@@ -22,6 +22,9 @@ from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL, find_bundle
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 _WIDTH = 120
+
+FEWEST_TILES = 20
+"""Of a sheet: seven levels have one tile each at least."""
 
 Models = Annotated[
     str, typer.Option(help="Bundles, separated by commas: folders, or names of shipped ones.")
@@ -42,6 +45,7 @@ def latency(
     """Time each graph, warmed up, with a run on every core: p50, p90, p99, GFLOP/s."""
     from c2gm.benchmarks.latency import graph_latencies
 
+    _check_seconds(seconds)
     sizes = whole_numbers("--batches", batches)
     if not sizes or min(sizes) < 1:
         raise OptionError(f"--batches is {batches!r}, expected numbers from 1")
@@ -81,18 +85,19 @@ def limit(
     from c2gm.benchmarks.latency import graph_latencies
     from c2gm.benchmarks.peak import measure_peaks
 
+    _check_seconds(seconds)
+    pairs = [(bundle, backend) for bundle in _bundles(models) for backend in _backends(backends)]
     machine = describe_machine()
     _say("peaks")
     peaks = measure_peaks(seconds)
     best = {precision: max(found.values()) for precision, found in peaks.items()}
     rows = list[dict[str, Any]]()
-    for bundle in _bundles(models):
-        for backend in _backends(backends):
-            _say(f"{bundle.manifest.name} on {backend}")
-            for row in graph_latencies(bundle, backend, [1], seconds):
-                share = row["gflops"] / best[bundle.manifest.precision]
-                row |= {"precision": bundle.manifest.precision, "share_of_peak": round(share, 3)}
-                rows.append({"model": bundle.manifest.name} | row)
+    for bundle, backend in pairs:
+        _say(f"{bundle.manifest.name} on {backend}")
+        for row in graph_latencies(bundle, backend, [1], seconds):
+            share = row["gflops"] / best[bundle.manifest.precision]
+            row |= {"precision": bundle.manifest.precision, "share_of_peak": round(share, 3)}
+            rows.append({"model": bundle.manifest.name} | row)
     if as_json:
         _print_json({"machine": machine, "peak_gflops": peaks, "graphs": rows})
         return
@@ -121,6 +126,8 @@ def sheet(
     """Run the paper's job, 441 tiles of levels 10-16, end to end by c2gm-infer."""
     from c2gm.benchmarks.sheet import run_sheet
 
+    if tiles < FEWEST_TILES:
+        raise OptionError(f"--tiles is {tiles}, expected at least {FEWEST_TILES}")
     pairs = [(bundle, backend) for bundle in _bundles(models) for backend in _backends(backends)]
     machine, rows = describe_machine(), run_sheet(imagery, pairs, tiles, _say)
     if as_json:
@@ -161,15 +168,16 @@ def scaling(
     counts = whole_numbers("--tiles", tiles)
     if not counts or min(counts) < 100:
         raise OptionError(f"--tiles is {tiles!r}, expected numbers from 100")
-    if backend not in BACKENDS:
-        raise OptionError(f"--backend is {backend!r}, choose from {', '.join(BACKENDS)}")
+    if backend not in CPU_BACKENDS:
+        raise OptionError(f"--backend is {backend!r}, choose from {', '.join(CPU_BACKENDS)}")
+    if model is not None:
+        model = find_bundle(model, backend)
+        Bundle.read(model)
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as scratch:
         if model is None:
             _say("exporting a thin model")
             model = export_thin(Path(scratch))
-        else:
-            model = find_bundle(model, backend)
         rows = measure_scaling(imagery, model, counts, backend, _say)
     if as_json:
         _print_json({"machine": machine, "scaling": rows})
@@ -199,6 +207,8 @@ def peers(
     from c2gm.model.checkpoint import load_model
     from c2gm.model.config import SHIPPED_WEIGHTS
 
+    if per_level < 1:
+        raise OptionError(f"--per-level is {per_level}, expected 1 or more")
     plain = Bundle.read(find_bundle(Path(GPU_MODEL), "onnxruntime"))
     eight = Bundle.read(find_bundle(Path(CPU_MODEL), "onnxruntime"))
     installed = _backends(_INSTALLED)
@@ -275,6 +285,11 @@ def faults(
             _say(f"LOST, {outcome.fault}: {loss}")
     if any(outcome.losses for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _check_seconds(seconds: float) -> None:
+    if not seconds > 0:
+        raise OptionError(f"--seconds is {seconds}, expected more than 0")
 
 
 def _bundles(models: str) -> list[Bundle]:

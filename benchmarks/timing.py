@@ -28,13 +28,12 @@ def measure(calls: Sequence[Callable[[], object]], seconds: float, warm_up: int 
     What is slow at first (caches, memory, lazy compilation) happens in `warm_up` runs each, which
     do not count.
     """
-    for call in calls:
-        for _ in range(warm_up):
-            call()
     ready = threading.Barrier(len(calls))
     found: list[list[tuple[float, float]]] = [[] for _ in calls]
 
     def work(call: Callable[[], object], spans: list[tuple[float, float]]) -> None:
+        for _ in range(warm_up):
+            call()
         ready.wait()
         begin = time.perf_counter()
         while len(spans) < FEWEST or time.perf_counter() - begin < seconds:

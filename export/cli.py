@@ -39,8 +39,9 @@ Examples:
 
 Provenance and licence of the weights are read from NAME.json beside NAME.safetensors and shown to
 every user of the bundle. Exit codes: 0 written, 2 wrong options, 8 output exists or cannot be
-written, 9 disk full, 11 weights missing or not fitting, 13 a graph differs from the model; with
---engine also 6 no bundle, 7 TensorRT missing or without the GPU it needs, 14 engine not built.
+written, 9 disk full, 11 weights missing or not fitting, 12 no data to calibrate on, 13 a graph
+differs from the model, or INT8 loses too much; with --engine also 6 no bundle, 7 TensorRT missing
+or without the GPU it needs, 14 engine not built.
 """
 
 
@@ -205,6 +206,10 @@ def export(
     from c2gm.model.sgdm import SGDM
 
     check_output(output, overwrite)
+    if calibrate is not None:
+        from c2gm.model.data.dataset import open_sampler
+
+        open_sampler(calibrate)  # raises DataError now, not after minutes of export
     if random_weights:
         progress(f"{preset}: random weights")
         model, provenance = SGDM(PRESETS[preset]).eval(), RANDOM_WEIGHTS

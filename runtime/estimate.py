@@ -97,13 +97,13 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
             for out in sampler.step():
                 cut = cut_tiles(job.plan, out.key, out.picture)
                 size += sum(len(encode_tile(image) or b"") for _, image in cut if image is not None)
-        elapsed = perf_counter() - start
+        elapsed, steps = perf_counter() - start, sampler.steps_run
     finally:
         reader.close()
         sampler.close()
     if not sampler.busy:
         return tiles, size, elapsed, 1.0
-    return tiles, None, elapsed, sampler.steps_run / (windows * job.steps)
+    return tiles, None, elapsed, steps / (windows * job.steps)
 
 
 def _spread(windows: list[Window]) -> list[Window]:

@@ -116,7 +116,7 @@ class Job:
             "backend": self.backend.identity(options.batch),
             "levels": ",".join(map(str, self.plan.levels)),
             "steps": str(self.steps),
-            "early_stop": str(options.early_stop),
+            "early_stop": str(options.early_stop and bool(self.bundle.manifest.early_stop)),
             "seed": str(options.seed),
             "cascade": options.cascade,
             "reference": "none" if self.base_map is None else self.base_map.fingerprint(),

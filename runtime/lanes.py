@@ -53,21 +53,22 @@ class Lanes(Generic[Key]):
     def step(self) -> list[Finished[Key]]:
         """Wait a while for windows to finish; returns those that have, oldest first.
 
-        Raises what their samplers raise.
+        Raises what their samplers raise; a lane that failed is not used again.
         """
         wait(self._running, PATIENCE_S, FIRST_COMPLETED)
         done = [future for future in self._running if future.done()]
         finished: list[Finished[Key]] = []
         for future in done:
-            self._idle.append(self._running.pop(future))
-            out = future.result()
-            assert out is not None, "only closed lanes leave windows unfinished"
-            finished.append(out)
+            sampler = self._running.pop(future)
+            if (out := future.result()) is not None:  # None: closed before it was finished
+                self._idle.append(sampler)
+                finished.append(out)
         return finished
 
     def close(self) -> None:
         """Leave windows as they are after their current step, and give back what they took."""
         self._stopping.set()
+        self._idle.clear()
         self._threads.shutdown(cancel_futures=True)
         for sampler in self._samplers:
             sampler.close()

@@ -19,12 +19,18 @@ def shipped_bundles() -> dict[str, Path]:
 def find_bundle(model: Path | None, backend: str) -> Path:
     """The folder that `--model` means: itself, a shipped bundle's name, or the backend's default.
 
-    Raises BundleError where the package lacks its bundles.
+    Raises BundleError where there is no such thing.
     """
     shipped = shipped_bundles()
     if model is not None:
-        named = shipped.get(str(model))
-        return model if named is None or model.exists() else named
+        if model.exists():
+            return model
+        if str(model) in shipped:
+            return shipped[str(model)]
+        raise BundleError(
+            f"{model} does not exist and is not the name of a shipped model; give a bundle's folder"
+            f", or one of {', '.join(shipped)}"
+        )
     name = GPU_MODEL if on_gpu(backend) else CPU_MODEL
     if name not in shipped:
         raise BundleError(

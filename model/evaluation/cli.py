@@ -18,6 +18,7 @@ from c2gm.runtime.backends import BACKENDS, open_backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.errors import OptionError, OutputError
 from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.shipped import find_bundle
 
 app = typer.Typer(
     help="Score a C2GM model.",
@@ -58,7 +59,10 @@ def evaluate(
     ] = SHIPPED_WEIGHTS,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Score this bundle, as c2gm-infer runs it, instead of torch's model."),
+        typer.Option(
+            help="Score this bundle (folder or shipped name), as c2gm-infer runs it, instead of "
+            "torch's model."
+        ),
     ] = None,
     backend: Annotated[
         str, typer.Option(help=f"For --bundle: one of auto, {', '.join(BACKENDS)}.")
@@ -152,7 +156,7 @@ def evaluate(
             "preset": model.config.name,
         }
     else:
-        found = Bundle.read(bundle)
+        found = Bundle.read(find_bundle(bundle, backend))
         opened = open_backend(backend, found, None, TILE_SIZE).backend
         steps = found.manifest.default_steps if steps is None else steps
         painter = BundlePainter(found, opened, steps, seed)
