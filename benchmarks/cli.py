@@ -48,10 +48,10 @@ def bench() -> None:
 
 
 for command in (latency, limit, sheet, scaling, peers, faults):
-    app.command()(command)
+    app.command(epilog=EXAMPLES)(command)
 
 
-@app.command("gpu-model")
+@app.command("gpu-model", epilog=EXAMPLES)
 def gpu_model(
     gpu: Annotated[str, typer.Option(help=f"One of {', '.join(GPUS)}.")] = "rtx-3090",
     preset: Annotated[str, typer.Option(help=f"Model: {', '.join(PRESETS)}.")] = "full",

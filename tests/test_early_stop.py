@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from blocks import GROUND, write_blocks
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from c2gm.export import calibrate
@@ -15,9 +17,9 @@ from c2gm.export.calibrate import add_early_stop
 from c2gm.export.early_stop import MINIMUM_STEPS, judge
 from c2gm.model.data.mosaic import Extent
 from c2gm.model.evaluation.trajectories import Trajectories, stopping_steps
-from c2gm.runtime.batching import Slot
-from c2gm.runtime.bundle import Bundle
-from c2gm.runtime.sampler import CALM_STEPS
+from c2gm.runtime.backends.base import StepRows, Tensors
+from c2gm.runtime.bundle import Bundle, EarlyStop
+from c2gm.runtime.sampler import CALM_STEPS, Sample, Sampler
 
 STEPS = 10
 
@@ -61,21 +63,49 @@ def test_no_rule_where_nothing_stands_still() -> None:
     assert not judge(found, prompts).rules
 
 
+class Scripted:
+    """A loop whose changes are given."""
+
+    rows, lag = 1, 0
+
+    def __init__(self, changes: list[float]) -> None:
+        self.changes = iter(changes)
+        self.latest = np.zeros(1, np.float32)
+
+    def admit(self, row: int, window: Tensors) -> None:
+        pass
+
+    def step(self, rows: StepRows) -> np.ndarray:
+        self.latest = np.array([next(self.changes)], np.float32)
+        return self.latest
+
+    def paint(self, rows: Sequence[int]) -> tuple[list[np.ndarray], np.ndarray]:
+        return [np.zeros((64, 64, 3), np.uint8)], self.latest
+
+    def close(self) -> None:
+        pass
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    changes=st.lists(st.floats(0, 1), min_size=1, max_size=12),
+    changes=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12),
     tolerance=st.floats(0.01, 1),
     minimum=st.integers(1, 6),
 )
 def test_what_is_simulated_is_what_the_sampler_does(
-    changes: list[float], tolerance: float, minimum: int
+    tiny_bundle: Path, changes: list[float], tolerance: float, minimum: int
 ) -> None:
-    slot, end = Slot(0, None), len(changes)
-    for step, change in enumerate(changes, start=1):
-        slot.calm_steps = slot.calm_steps + 1 if change < tolerance else 0
-        if slot.calm_steps >= CALM_STEPS and step >= minimum:
-            end = step
-            break
-    assert stopping_steps(np.array([changes]), tolerance, CALM_STEPS, minimum)[0] == end - 1
+    bundle = Bundle.read(tiny_bundle)
+    rules = {"14-none": EarlyStop(tolerance, minimum)}
+    bundle = replace(bundle, manifest=replace(bundle.manifest, early_stop=rules))
+    sampler: Sampler[int] = Sampler(bundle, Scripted(changes), side=64, steps=len(changes))
+    noise = np.zeros((bundle.manifest.latent_channels, 8, 8), np.float32)
+    sampler.admit(Sample(0, np.zeros((3, 64, 64), np.float32), None, noise, 14, None))
+    finished: list[int] = []
+    while not finished:
+        finished = [out.steps for out in sampler.step()]
+    simulated = stopping_steps(np.array([changes]), tolerance, CALM_STEPS, minimum)
+    assert finished == [simulated[0] + 1]
 
 
 def test_a_bundle_of_few_steps_gets_none_and_its_report_says_why(
