@@ -94,6 +94,17 @@ class Bench:
             return -1, "hangs"
         return done.returncode, done.stderr.strip()
 
+    def killed(self, output: Path, share: float) -> int | None:
+        """Kill (-9) a run after a share of its time; the exit code of one that ended before."""
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(self.command(output), stdout=quiet, stderr=quiet)
+        try:
+            return process.wait(share * self.seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return None
+
     def judge(
         self,
         outcome: Outcome,
@@ -127,18 +138,11 @@ def kills(bench: Bench, count: int, seed: int) -> Outcome:
     while outcome.faults < count:
         started = outcome.faults
         while outcome.faults < count:
-            process = subprocess.Popen(
-                bench.command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            try:
-                process.wait(chance.uniform(0.2, 1.1) * bench.seconds)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                outcome.faults += 1
+            code = bench.killed(output, chance.uniform(0.2, 1.1))
+            outcome.faults += code is None
             if output.exists():
                 break
-            if not process.returncode:
+            if code == 0:
                 outcome.note(LOST, 0, f"after kill {outcome.faults}: exit code 0 without a map")
                 break
             if chance.random() < 0.5:
@@ -178,14 +182,7 @@ def partial_damages(bench: Bench, count: int, seed: int, allowed: Sequence[int])
     output = bench.folder / "map.mbtiles"
     partial = output.with_name(output.name + ".partial")
     while outcome.faults < count:
-        process = subprocess.Popen(
-            bench.command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(chance.uniform(0.6, 0.95) * bench.seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        bench.killed(output, chance.uniform(0.6, 0.95))
         files = [
             path
             for path in (partial, partial.with_name(partial.name + "-wal"))
