@@ -115,7 +115,11 @@ CASES: dict[str, Case] = {
         5,
         "choose --levels up to",
     ),
-    "model missing": (lambda f: {"--model": str(f / "no.c2gm")}, 6, "not a model bundle"),
+    "model missing": (
+        lambda f: {"--model": str(f / "no.c2gm")},
+        6,
+        "does not exist and is not the name of a shipped model",
+    ),
     "model broken": (lambda f: {"--model": broken_bundle(f)}, 6, "SHA-256"),
     "backend unknown": (
         lambda f: {"--backend": "tpu"},
