@@ -12,13 +12,10 @@ from c2gm.benchmarks.timing import measure
 from c2gm.runtime.backends.base import Graph
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.openvino import OpenVinoBackend
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle, GraphName
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import TILE_SIZE
-
-MEASURED: tuple[GraphName, ...] = ("condition", "denoise", "vae_decoder")
-"""Graphs that a window passes through."""
 
 
 def graph_latencies(
@@ -29,7 +26,7 @@ def graph_latencies(
     Raises OptionError for a backend whose graphs are not run one by one, BackendError.
     """
     rows: list[dict[str, Any]] = []
-    for name in MEASURED:
+    for name in WINDOW_GRAPHS:
         for batch in batches:
             graph = load_graph(bundle, backend, name, batch)
             inputs = example_inputs(bundle, name, batch)

@@ -30,7 +30,7 @@ from c2gm.model.evaluation.painter import Painter, noise_of
 from c2gm.model.sampling import to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle, GraphName
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.levels import TILE_SIZE, prompt_keys, scale_prompt
 from c2gm.runtime.pixels import to_network
@@ -108,7 +108,7 @@ class PlainGraphs:
     def __init__(self, bundle: Bundle, load: Callable[[Bundle, GraphName], Run], steps: int):
         self._bundle, self._steps = bundle, steps
         self._condition, self._denoise, self._decode = (
-            load(bundle, name) for name in ("condition", "denoise", "vae_decoder")
+            load(bundle, name) for name in WINDOW_GRAPHS
         )
 
     def paint(self, samples: Sequence[Sample]) -> Pictures:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from c2gm.benchmarks.gpu_model import sheet_plan
-from c2gm.benchmarks.latency import MEASURED, graph_latencies
+from c2gm.benchmarks.latency import graph_latencies
 from c2gm.benchmarks.scenes import mirrored_scene
-from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle
 from c2gm.runtime.errors import C2GMError
 
 
@@ -46,7 +46,7 @@ def run_sheet(
             output.unlink()
             latencies = {row["graph"]: row for row in graph_latencies(bundle, backend, [1], 1.0)}
             made = sum(summary["tiles"].values())
-            runs = dict.fromkeys(MEASURED, 1.0) | {"denoise": summary["steps_per_tile"]}
+            runs = dict.fromkeys(WINDOW_GRAPHS, 1.0) | {"denoise": summary["steps_per_tile"]}
             graphs = {name: made * n / latencies[name]["per_second"] for name, n in runs.items()}
             rows.append(
                 {

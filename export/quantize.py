@@ -37,6 +37,7 @@ from c2gm.runtime.backends.base import Graph, Tensors
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.bundle import (
     GRAPHS,
+    WINDOW_GRAPHS,
     Bundle,
     GraphName,
     GraphSpec,
@@ -46,7 +47,7 @@ from c2gm.runtime.bundle import (
 from c2gm.runtime.errors import ParityError
 from c2gm.runtime.levels import TILE_SIZE
 
-QUANTIZED: tuple[GraphName, ...] = ("condition", "denoise", "vae_decoder")
+QUANTIZED = WINDOW_GRAPHS
 """Graphs that windows pass through; the others stay as they are."""
 
 LAYERS = ("Conv", "MatMul")

@@ -32,6 +32,9 @@ LATENT_FACTOR = 8
 GraphName = Literal["text_encoder", "condition", "denoise", "vae_decoder", "vae_encoder"]
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 
+WINDOW_GRAPHS: tuple[GraphName, ...] = ("condition", "denoise", "vae_decoder")
+"""Those that a window passes through, in order."""
+
 _FEATURES = ("feature_0", "feature_1", "feature_2", "reference_latent")
 TENSORS: Mapping[GraphName, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text_encoder": (("token_ids",), ("states", "pooled")),

@@ -93,3 +93,8 @@ class Interrupted(C2GMError):
     """The run was stopped by the user (Ctrl-C)."""
 
     exit_code = 130
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says first; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

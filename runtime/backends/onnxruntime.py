@@ -14,7 +14,7 @@ from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.batching import gpu_rows
 from c2gm.runtime.bundle import GRAPHS, Bundle, GraphName, GraphSpec
 from c2gm.runtime.cpu import available_cores
-from c2gm.runtime.errors import BackendError, BundleError
+from c2gm.runtime.errors import BackendError, BundleError, first_line
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -48,7 +48,7 @@ class OnnxRuntimeGraph:
         except Exception as error:  # the library's exceptions share no base class of their own
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
             raise BackendError(
-                f"ONNX Runtime failed in graph {self._name!r} ({_first_line(error)}) with {shapes};"
+                f"ONNX Runtime failed in graph {self._name!r} ({first_line(error)}) with {shapes};"
                 " try a smaller --batch or --window"
             ) from error
         return dict(zip(self._outputs, results, strict=True))
@@ -112,7 +112,7 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(path, self._options(), providers=[self._provider])
         except Exception as error:  # the library's exceptions share no base class of their own
             raise BundleError(
-                f"{path} cannot be loaded ({_first_line(error)}); export the bundle again"
+                f"{path} cannot be loaded ({first_line(error)}); export the bundle again"
             ) from error
         if self._provider not in session.get_providers():
             raise BackendError(
@@ -166,7 +166,3 @@ def _check_interface(path: Path, session: ort.InferenceSession, spec: GraphSpec)
 def _fixed(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
     """A shape with None for every dimension that is free."""
     return tuple(size if isinstance(size, int) else None for size in shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

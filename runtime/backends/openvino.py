@@ -11,7 +11,7 @@ from c2gm.runtime.backends.base import Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.bundle import Bundle, GraphName
 from c2gm.runtime.cpu import available_cores, has_cpu_flag
-from c2gm.runtime.errors import BackendError, BundleError
+from c2gm.runtime.errors import BackendError, BundleError, first_line
 from c2gm.runtime.levels import TILE_SIZE
 
 BF16_FLAG = "amx_bf16"
@@ -38,7 +38,7 @@ class OpenVinoGraph:
             results = self._local.request.infer(feed, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise BackendError(
-                f"OpenVINO failed in graph {self._name!r} ({_first_line(error)}); choose --backend "
+                f"OpenVINO failed in graph {self._name!r} ({first_line(error)}); choose --backend "
                 "onnxruntime"
             ) from error
         # Shared: the request overwrites them in its next run, and the loop has copied them by then.
@@ -102,7 +102,7 @@ class OpenVinoBackend:
             return OpenVinoGraph(graph, core.compile_model(model, "CPU", options))
         except RuntimeError as error:
             raise BundleError(
-                f"{path} cannot be loaded by OpenVINO ({_first_line(error)}); choose --backend "
+                f"{path} cannot be loaded by OpenVINO ({first_line(error)}); choose --backend "
                 "onnxruntime, or export the bundle again"
             ) from error
 
@@ -110,7 +110,3 @@ class OpenVinoBackend:
         """Library, version, device and precision."""
         version = self._openvino.__version__.split("-")[0]
         return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
