@@ -1,10 +1,14 @@
-"""Quality against the number of DDIM steps: the same tiles, painted with 4 to 50.
+"""Quality against the number of DDIM steps and where they end: the same tiles, painted anew.
+
+With `--sampling-end 0.5` they are the first of twice as many.
 
 python -m c2gm.benchmarks.few_steps --dataset runs/dataset --output few_steps.json
 """
 
 import argparse
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +31,26 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--sampling-end", type=float, nargs="+", default=(0.0,))
     parser.add_argument("--per-level", type=int, default=8)
     parser.add_argument("--references", default="both", choices=sorted(CONDITIONS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    model = load_model(options.checkpoint)
     networks = Networks(alexnet=packaged_network())
     chosen = EvaluateOptions(options.dataset, options.per_level, options.references)
-    reports: dict[int, Any] = {}
-    for steps in options.steps:
-        painter = SGDMPainter(model, steps, seed=0)
-        reports[steps] = evaluate(painter, chosen, networks, lambda *_: None).report
-        for condition, content in reports[steps]["conditions"].items():
+    model = load_model(options.checkpoint)
+    reports: dict[str, Any] = {}
+    for steps, end in itertools.product(options.steps, options.sampling_end):
+        schedule = replace(model.config.schedule, sampling_end=end)
+        model.config = replace(model.config, schedule=schedule)
+        title = f"{steps:3d} steps to {end:g}"
+        report = evaluate(
+            SGDMPainter(model, steps, seed=0), chosen, networks, lambda *_: None
+        ).report
+        reports[title.strip()] = report
+        for condition, content in report["conditions"].items():
             values = content["detailed"]["overall"]["model"]
-            print(row_text(f"{steps:3d} steps  {condition:18s}", values), flush=True)
+            print(row_text(f"{title}  {condition:18s}", values), flush=True)
     if options.output is not None:
         options.output.write_text(json.dumps(reports, indent=1) + "\n")
 

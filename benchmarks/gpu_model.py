@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from c2gm.benchmarks.gpu_costs import Operator, count_operators
 from c2gm.benchmarks.gpus import GPUS, Gpu
+from c2gm.benchmarks.scenes import sheet_plan
 from c2gm.model.config import ModelConfig
 from c2gm.runtime.backends.base import StepRows, Tensors
 from c2gm.runtime.backends.device_loop import LAG, loop_graphs
@@ -32,8 +33,7 @@ from c2gm.runtime.bundle import (
     prompt_name,
 )
 from c2gm.runtime.cascade import Cascade
-from c2gm.runtime.footprint import Footprint
-from c2gm.runtime.grid import Plan, Window, plan
+from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.levels import LEVELS, SPANS, TILE_SIZE, prompt_keys
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.sampler import Sample, Sampler
@@ -47,10 +47,6 @@ small ones fill a GPU better and reuse less."""
 
 KERNEL_GAP_S, REPLAY_S = 1.5e-6, 10e-6
 """Between two kernels of a CUDA graph, and to launch a graph: assumptions."""
-
-SHEET_LEVELS = range(10, 17)
-SHEET_TILES = 441
-"""A 1:50,000 sheet as the paper counts it (method, section 8)."""
 
 CALM, STOP_TOLERANCE = 1e-6, 1e-3
 
@@ -163,23 +159,6 @@ class SheetRun:
     floor_seconds: float
     filled: float
     steps_a_tile: float
-
-
-def sheet_plan(levels: Sequence[int] = SHEET_LEVELS, tiles: int = SHEET_TILES) -> Plan:
-    """A square of ground whose tiles come nearest to `tiles`, its corner on a coarsest tile's."""
-    finest = 2.0 ** -levels[-1]
-    corner = 2.0 ** -levels[0] * round(0.53 * 2 ** levels[0])
-    plans = []
-    for edge in range(1, 2 ** (levels[-1] - levels[0]) + 1):
-        end = corner + (edge - 0.5) * finest
-        plans.append(plan(levels, [Footprint(corner, corner, end, end, np.ones((1, 1), bool))]))
-        if _count(plans[-1]) >= tiles:
-            break
-    return min(plans, key=lambda found: abs(_count(found) - tiles))
-
-
-def _count(planned: Plan) -> int:
-    return sum(planned.tile_count(level) for level in planned.levels)
 
 
 def run_sheet(

@@ -23,17 +23,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from c2gm.model.data.dataset import Sample, collate, validation_samples
-from c2gm.model.evaluation.bundle_painter import BundlePainter
+from c2gm.model.data.dataset import Sample, validation_samples
+from c2gm.model.data.pairs import PROMPT_INDEX
+from c2gm.model.evaluation.bundle_painter import BundlePainter, runtime_sample
 from c2gm.model.evaluation.metrics import Pictures, psnr_y, ssim_y
-from c2gm.model.evaluation.painter import Painter, noise_of
 from c2gm.model.sampling import to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle, GraphName
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.levels import TILE_SIZE, prompt_keys, scale_prompt
-from c2gm.runtime.pixels import to_network
+from c2gm.runtime.sampler import Sample as RuntimeSample
+from c2gm.runtime.schedule import NoiseSchedule
+
+Window = RuntimeSample[int]
 
 Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 
@@ -47,11 +50,13 @@ def peer_tiles(dataset: Path, per_level: int) -> list[Sample]:
     ]
 
 
-def time_painter(title: str, painter: Painter, samples: Sequence[Sample]) -> dict[str, Any]:
+def time_peer(
+    title: str, paint: Callable[[Sequence[Sample]], Pictures], samples: Sequence[Sample]
+) -> dict[str, Any]:
     """Seconds a tile, after two tiles of warm-up, and scores against the true maps."""
-    painter.paint(samples[:2])
+    paint(samples[:2])
     start = time.perf_counter()
-    pictures = painter.paint(samples)
+    pictures = paint(samples)
     seconds = (time.perf_counter() - start) / len(samples)
     truth = np.stack([sample.target for sample in samples])
     valid = np.stack([sample.imagery[..., 3] > 0 for sample in samples])
@@ -64,37 +69,43 @@ def time_painter(title: str, painter: Painter, samples: Sequence[Sample]) -> dic
     }
 
 
+def shown_reference(window: Window) -> NDArray[np.float32]:
+    """A window's reference as the network wants it: zeros where there is none."""
+    return np.zeros_like(window.imagery) if window.reference is None else window.reference
+
+
 class TorchPeer:
     """torch, the conditions computed in every step as part of the network's call."""
 
-    def __init__(self, model: SGDM, steps: int, batch: int) -> None:
+    def __init__(self, model: SGDM, steps: int, batch: int, schedule: NoiseSchedule) -> None:
         self._model, self._steps, self._batch = model, steps, batch
+        self._schedule = schedule
         with torch.inference_mode():
             prompts = [scale_prompt(*key) for key in prompt_keys()]
             self._states, self._pooled = model.encode_prompts(prompts)
 
     @torch.inference_mode()
-    def paint(self, samples: Sequence[Sample]) -> Pictures:
-        """See `Painter.paint`."""
+    def draw(self, windows: Sequence[Window]) -> Pictures:
+        """Pictures (n, H, H, 3) of windows of one side."""
         parts = [
-            self._paint(samples[i : i + self._batch]) for i in range(0, len(samples), self._batch)
+            self._draw(windows[i : i + self._batch]) for i in range(0, len(windows), self._batch)
         ]
         return np.concatenate(parts)
 
-    def _paint(self, samples: Sequence[Sample]) -> Pictures:
-        model, schedule = self._model, self._model.config.schedule
-        batch = collate(samples)
-        states, pooled = self._states[batch["prompt"]], self._pooled[batch["prompt"]]
-        channels = model.config.autoencoder.latent_channels
-        latents = torch.from_numpy(np.stack([noise_of(sample, channels) for sample in samples]))
+    def _draw(self, windows: Sequence[Window]) -> Pictures:
+        model, schedule = self._model, self._schedule
+        prompts = [PROMPT_INDEX[window.level, window.span] for window in windows]
+        states, pooled = self._states[prompts], self._pooled[prompts]
+        imagery = torch.from_numpy(np.stack([window.imagery for window in windows]))
+        reference = torch.from_numpy(np.stack([shown_reference(window) for window in windows]))
+        has_reference = torch.tensor([float(window.reference is not None) for window in windows])
+        latents = torch.from_numpy(np.stack([window.noise for window in windows]))
         coefficients = schedule.ddim_coefficients(self._steps).tolist()
         for t, (c0, c1, c2, c3) in zip(
             schedule.timesteps(self._steps).tolist(), coefficients, strict=True
         ):
-            condition = model.condition(
-                batch["imagery"], batch["reference"], batch["has_reference"]
-            )
-            timestep = torch.full((len(samples),), t)
+            condition = model.condition(imagery, reference, has_reference)
+            timestep = torch.full((len(windows),), t)
             output = model.denoise(latents, timestep, states, pooled, condition)
             x0 = c0 * latents + c1 * output
             latents = c2 * x0 + c3 * latents
@@ -105,28 +116,32 @@ class TorchPeer:
 class PlainGraphs:
     """Exported graphs, one after the other for one tile at a time, conditions in every step."""
 
-    def __init__(self, bundle: Bundle, load: Callable[[Bundle, GraphName], Run], steps: int):
-        self._bundle, self._steps = bundle, steps
+    def __init__(
+        self,
+        bundle: Bundle,
+        load: Callable[[Bundle, GraphName], Run],
+        steps: int,
+        schedule: NoiseSchedule,
+    ) -> None:
+        self._bundle, self._steps, self._schedule = bundle, steps, schedule
         self._condition, self._denoise, self._decode = (
             load(bundle, name) for name in WINDOW_GRAPHS
         )
 
-    def paint(self, samples: Sequence[Sample]) -> Pictures:
-        """See `Painter.paint`."""
-        return np.stack([self._paint(sample) for sample in samples])
+    def draw(self, windows: Sequence[Window]) -> Pictures:
+        """Pictures (n, H, H, 3) of windows of one side."""
+        return np.stack([self._draw(window) for window in windows])
 
-    def _paint(self, sample: Sample) -> Pictures:
+    def _draw(self, window: Window) -> Pictures:
         manifest, embeddings = self._bundle.manifest, self._bundle.embeddings
-        row = embeddings.row(sample.level, sample.span)
-        imagery = to_network(sample.imagery)[None]
-        blank = np.zeros_like(imagery)
-        reference = blank if sample.reference is None else to_network(sample.reference)[None]
-        shown = np.array([sample.reference is not None], np.float32)
-        latents = noise_of(sample, manifest.latent_channels)[None]
+        row = embeddings.row(window.level, window.span)
+        imagery, reference = window.imagery[None], shown_reference(window)[None]
+        shown = np.array([window.reference is not None], np.float32)
+        latents = window.noise[None]
         x0 = np.zeros_like(latents)
-        table = manifest.schedule.ddim_coefficients(self._steps).astype(np.float32)
+        table = self._schedule.ddim_coefficients(self._steps).astype(np.float32)
         names = [spec.name for spec in manifest.graphs["condition"].outputs]
-        for t, coefficients in zip(manifest.schedule.timesteps(self._steps), table, strict=True):
+        for t, coefficients in zip(self._schedule.timesteps(self._steps), table, strict=True):
             features = self._condition(
                 {"imagery": imagery, "reference": reference, "has_reference": shown}
             )
@@ -144,6 +159,9 @@ class PlainGraphs:
             )
         (image,) = self._decode({"latents": latents})
         return np.ascontiguousarray(image[0].transpose(1, 2, 0))
+
+
+Peer = TorchPeer | PlainGraphs
 
 
 def plain_onnxruntime(bundle: Bundle, graph: GraphName) -> Run:
@@ -184,27 +202,37 @@ def compare_peers(
 ) -> list[dict[str, Any]]:
     """Every peer on the same tiles; `ratio` is to the fastest of ours. `plain`: in float32."""
     torch.set_num_threads(available_cores())
-    few = plain.manifest.default_steps
-    makers: list[tuple[str, Callable[[], Painter]]] = [
-        ("authors: torch, 50 steps, a tile at a time", lambda: TorchPeer(model, 50, 1)),
-        ("diffusers: torch, 20 steps, batch of 8", lambda: TorchPeer(model, 20, 8)),
-        (f"diffusers: torch, {few} steps, batch of 8", lambda: TorchPeer(model, few, 8)),
+    few, our_schedule = plain.manifest.default_steps, plain.manifest.schedule
+    whole = our_schedule.whole()
+    makers: list[tuple[str, Callable[[], Peer]]] = [
+        ("authors: torch, 50 steps, a tile at a time", lambda: TorchPeer(model, 50, 1, whole)),
+        ("diffusers: torch, 20 steps, batch of 8", lambda: TorchPeer(model, 20, 8, whole)),
+        (
+            f"diffusers: torch, {few} steps, batch of 8",
+            lambda: TorchPeer(model, few, 8, our_schedule),
+        ),
     ]
     libraries = {"optimum: ONNX Runtime": plain_onnxruntime}
     if with_openvino:
         libraries["fastsd: OpenVINO"] = plain_openvino
     for title, load in libraries.items():
-        for steps in (50, 20, few):
-            makers.append((f"{title}, {steps} steps", partial(PlainGraphs, plain, load, steps)))
+        for steps, schedule in ((50, whole), (20, whole), (few, our_schedule)):
+            plain_peer = partial(PlainGraphs, plain, load, steps, schedule)
+            makers.append((f"{title}, {steps} steps", plain_peer))
     rows: list[dict[str, Any]] = []
     for title, make in makers:
         progress(title)
-        rows.append(time_painter(title, make(), samples))
+        peer = make()
+
+        def paint(chosen: Sequence[Sample], peer: Peer = peer) -> Pictures:
+            return peer.draw([runtime_sample(plain, i, s) for i, s in enumerate(chosen)])
+
+        rows.append(time_peer(title, paint, samples))
     for bundle, backend in ours:
         title = f"c2gm: {bundle.manifest.name} ({bundle.manifest.precision}), {backend.name}"
         progress(title)
         painter = BundlePainter(bundle, backend)
-        rows.append(time_painter(title, painter, samples))
+        rows.append(time_peer(title, painter.paint, samples))
         painter.close()
     fastest = min(row["seconds_per_tile"] for row in rows[-len(ours) :])
     return [row | {"ratio": row["seconds_per_tile"] / fastest} for row in rows]

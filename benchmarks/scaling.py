@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from c2gm.benchmarks.gpu_model import sheet_plan
-from c2gm.benchmarks.scenes import mirrored_scene
+from c2gm.benchmarks.scenes import mirrored_scene, sheet_plan
 from c2gm.model.config import (
     AutoencoderConfig,
     ConditionConfig,

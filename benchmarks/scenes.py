@@ -1,5 +1,6 @@
-"""Scenes as large as a benchmark wants, out of one picture that is mirrored again and again."""
+"""Plans as large as a benchmark wants, and scenes for them, out of one picture that is mirrored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -10,11 +11,33 @@ import rasterio.windows
 from rasterio.transform import Affine
 
 from c2gm.runtime.errors import SceneError
-from c2gm.runtime.grid import Plan
+from c2gm.runtime.footprint import Footprint
+from c2gm.runtime.grid import Plan, plan
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M, TILE_SIZE
 
 PATCH = 4 * TILE_SIZE
 """Side of the part of the picture that is used, from its middle."""
+
+SHEET_LEVELS = range(10, 17)
+SHEET_TILES = 441
+"""A 1:50,000 sheet as the paper counts it (method, section 8)."""
+
+
+def sheet_plan(levels: Sequence[int] = SHEET_LEVELS, tiles: int = SHEET_TILES) -> Plan:
+    """A square of ground whose tiles come nearest to `tiles`, its corner on a coarsest tile's."""
+    finest = 2.0 ** -levels[-1]
+    corner = 2.0 ** -levels[0] * round(0.53 * 2 ** levels[0])
+    plans = []
+    for edge in range(1, 2 ** (levels[-1] - levels[0]) + 1):
+        end = corner + (edge - 0.5) * finest
+        plans.append(plan(levels, [Footprint(corner, corner, end, end, np.ones((1, 1), bool))]))
+        if _count(plans[-1]) >= tiles:
+            break
+    return min(plans, key=lambda found: abs(_count(found) - tiles))
+
+
+def _count(planned: Plan) -> int:
+    return sum(planned.tile_count(level) for level in planned.levels)
 
 
 def mirrored_scene(picture: Path, planned: Plan, folder: Path) -> Path:

@@ -9,24 +9,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from c2gm.benchmarks.gpu_model import sheet_plan
-from c2gm.benchmarks.latency import graph_latencies
-from c2gm.benchmarks.scenes import mirrored_scene
-from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle
+from c2gm.benchmarks.scenes import mirrored_scene, sheet_plan
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.shipped import GPU_MODEL, find_bundle
+
+GRAPH_PARTS = ("condition", "denoise", "decode")
+"""Parts of a run that are a graph's, and next to nothing else (`c2gm.runtime.infer.PARTS`)."""
+
+OWN_THREAD = ("onnxruntime",)
+"""Backends that compute a window on the thread that asks for it, whose time the run knows."""
 
 
 def run_sheet(
     picture: Path,
     configurations: Sequence[tuple[Bundle, str]],
     tiles: int,
+    peer_tiles: int,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """A sheet with every bundle and backend, one after the other.
+    """A sheet with every bundle and backend, one after the other, then in the peers' manner.
 
-    Each runs in a process of its own, start included. `graph_share`: of all cores' time, what the
-    graphs take when nothing else disturbs them (`graph_latencies`); the rest is reading, encoding,
-    writing, starting, and cores that wait for work.
+    Each of ours runs in a process of its own, start included. `graph_share`: of all cores' time,
+    what the graphs took of it in this run; the rest is reading, encoding, writing, starting, and
+    cores that wait for work. None where a library computes on threads of its own.
+    `peer_tiles`: how many tiles the authors' way draws; none of the peers runs where it is 0.
     """
     planned = sheet_plan(tiles=tiles)
     rows: list[dict[str, Any]] = []
@@ -44,12 +52,11 @@ def run_sheet(
             wall = time.perf_counter() - start
             size = output.stat().st_size
             output.unlink()
-            latencies = {row["graph"]: row for row in graph_latencies(bundle, backend, [1], 1.0)}
-            made = sum(summary["tiles"].values())
-            runs = dict.fromkeys(WINDOW_GRAPHS, 1.0) | {"denoise": summary["steps_per_tile"]}
-            graphs = {name: made * n / latencies[name]["per_second"] for name, n in runs.items()}
+            made, processor = sum(summary["tiles"].values()), summary["processor_seconds"]
+            graphs = sum(processor[part] for part in GRAPH_PARTS)
             rows.append(
                 {
+                    "manner": f"c2gm: {bundle.manifest.name}, {backend}",
                     "model": bundle.manifest.name,
                     "precision": bundle.manifest.precision,
                     "backend": backend,
@@ -57,12 +64,22 @@ def run_sheet(
                     "steps_per_tile": summary["steps_per_tile"],
                     "wall_s": round(wall, 2),
                     "ms_per_tile": round(1e3 * wall / made, 1),
-                    "graph_share": round(sum(graphs.values()) / wall, 3),
-                    "graph_s": {name: round(value, 2) for name, value in graphs.items()},
-                    "part_s": summary["seconds"],
+                    "graph_share": round(graphs / wall / available_cores(), 3)
+                    if backend in OWN_THREAD
+                    else None,
+                    "processor_s": processor,
                     "bytes": size,
                 }
             )
+        if not peer_tiles:
+            return rows
+        from c2gm.benchmarks.sheet_peers import run_sheet_peers
+        from c2gm.model.checkpoint import load_model
+        from c2gm.model.config import SHIPPED_WEIGHTS
+
+        plain = Bundle.read(find_bundle(Path(GPU_MODEL), "onnxruntime"))
+        model = load_model(SHIPPED_WEIGHTS)
+        rows += run_sheet_peers(model, plain, scene, planned, folder, peer_tiles, progress)
     return rows
 
 

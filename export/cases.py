@@ -175,7 +175,7 @@ def _spread(
     model: SGDM, shared: Mapping[str, Tensor], clean: Tensor, noise: Tensor, count: int, label: str
 ) -> Iterator[Case]:
     """Time steps from 0 to the last on the noised picture; of several rows the last is inactive."""
-    schedule = model.config.schedule
+    schedule = model.config.schedule.whole()
     total, rows = schedule.train_timesteps, len(noise)
     coefficients = schedule.ddim_coefficients(total)[::-1]
     spread = np.unique(np.linspace(0, total - 1, max(count, 2)).round().astype(np.int64))

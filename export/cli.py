@@ -216,6 +216,8 @@ def export(
     else:
         progress(f"{checkpoint}: loading")
         model, provenance = load_model(checkpoint), read_provenance(checkpoint)
+    if steps > (most := model.config.schedule.max_steps):
+        raise OptionError(f"--steps is {steps}, expected 1 to {most} for {model.config.name}")
     plan = (
         CheckPlan(windows=((1, 256),), steps=steps, spread=4, every_step=None)
         if quick_check

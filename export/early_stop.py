@@ -1,13 +1,14 @@
 """When sampling may stop early: a tolerance for every scale prompt, if that is worth anything.
 
 Early stopping has to beat simply taking fewer steps (method, section 6). So tolerances are chosen
-on training ground, each as large as costs next to nothing, and then all of them together are set
-against every smaller fixed number of steps. Where one of those is as good at as few steps, no
-rule is written.
+on half of the windows, each as large as costs next to nothing, and then all of them together are
+set against every smaller fixed number of steps on the other half. Where one of those is as good at
+as few steps, no rule is written.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ MINIMUM_STEPS = 4
 LOSS_DB, LOSS_SSIM = 0.05, 0.001
 """What a prompt's tolerance may cost its tiles on average."""
 
-MARGIN_DB = 0.02
-"""A fixed number of steps as good as this makes early stopping pointless."""
+MARGIN_DB, MARGIN_SSIM = 0.02, 0.0005
+"""A fixed number of steps as good as this in both makes early stopping pointless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +71,65 @@ def calibrate_early_stop(
 
 
 def judge(fixed: Mapping[int, Trajectories], prompts: NDArray[np.str_]) -> Verdict:
-    """Rules from what was recorded: `fixed` by number of steps, the largest being the default."""
+    """Rules from what was recorded: `fixed` by number of steps, the largest being the default.
+
+    Every second window of a prompt is one to choose on, the others are to judge on.
+    """
     steps = max(fixed)
     whole = fixed[steps]
     rules: dict[str, EarlyStop] = {}
     ends = np.full(len(prompts), steps - 1)
+    judged = np.zeros(len(prompts), np.bool_)
     for prompt in np.unique(prompts):
-        chosen = prompts == prompt
+        chosen, others = (np.flatnonzero(prompts == prompt)[first::2] for first in (0, 1))
+        if not len(others):
+            continue
+        judged[others] = True
         for tolerance in TOLERANCES:
-            found = stopping_steps(whole.change[chosen], tolerance, CALM_STEPS, MINIMUM_STEPS)
-            part = whole.rows(chosen)
-            every = np.arange(len(found))
-            lost_db = (part.psnr[:, -1] - part.psnr[every, found]).mean()
-            lost_ssim = (part.ssim[:, -1] - part.ssim[every, found]).mean()
+            rule = partial(
+                stopping_steps,
+                tolerance=tolerance,
+                calm_steps=CALM_STEPS,
+                minimum_steps=MINIMUM_STEPS,
+            )
+            found = rule(whole.change[chosen])
+            lost_db = (whole.psnr[chosen, -1] - whole.psnr[chosen, found]).mean()
+            lost_ssim = (whole.ssim[chosen, -1] - whole.ssim[chosen, found]).mean()
             if lost_db <= LOSS_DB and lost_ssim <= LOSS_SSIM:
                 if (found < steps - 1).any():
                     rules[str(prompt)] = EarlyStop(tolerance, MINIMUM_STEPS)
-                    ends[chosen] = found
+                    ends[others] = rule(whole.change[others])
                 break
-    every = np.arange(len(prompts))
-    mean_steps = float((ends + 1).mean())
-    psnr = float(whole.psnr[every, ends].mean())
-    others = {n: float(run.psnr[:, -1].mean()) for n, run in fixed.items()}
+    rows = np.flatnonzero(judged)
+    if not len(rows):
+        return Verdict({}, {"rules": {}, "reason": "too few windows to choose and to judge on"})
+    mean_steps = float((ends[rows] + 1).mean())
+    psnr, ssim = (float(of[rows, ends[rows]].mean()) for of in (whole.psnr, whole.ssim))
+    scores = {
+        n: (float(run.psnr[rows, -1].mean()), float(run.ssim[rows, -1].mean()))
+        for n, run in fixed.items()
+    }
     report: dict[str, Any] = {
-        "windows": len(prompts),
+        "windows": {"chosen_on": len(prompts) - len(rows), "judged_on": len(rows)},
         "mean_steps": round(mean_steps, 3),
         "psnr_y": round(psnr, 4),
-        "fixed_psnr_y": {str(n): round(value, 4) for n, value in others.items()},
+        "ssim_y": round(ssim, 5),
+        "fixed": {
+            str(n): {"psnr_y": round(db, 4), "ssim_y": round(similarity, 5)}
+            for n, (db, similarity) in scores.items()
+        },
     }
-    rival = max((n for n in others if n <= mean_steps), key=others.__getitem__, default=None)
+    rivals = [
+        n
+        for n, (db, similarity) in scores.items()
+        if n <= mean_steps and db >= psnr - MARGIN_DB and similarity >= ssim - MARGIN_SSIM
+    ]
     if not rules:
         reason = "no tolerance ends a window without loss"
-    elif rival is not None and others[rival] >= psnr - MARGIN_DB:
+    elif rivals:
+        rival = max(rivals, key=scores.__getitem__)
         reason = (
-            f"not worth it: {rival} fixed steps give {others[rival]:.2f} dB, early stopping "
+            f"not worth it: {rival} fixed steps give {scores[rival][0]:.2f} dB, early stopping "
             f"{psnr:.2f} dB in {mean_steps:.1f} steps"
         )
         rules = {}

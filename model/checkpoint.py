@@ -114,6 +114,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _same_configuration(path: Path, written: str, expected: Mapping[str, object]) -> None:
     found, wanted = json.loads(written), json.loads(json.dumps(expected))
+    for config in (found, wanted):  # how one samples is not what one has trained
+        config.get("schedule", {}).pop("sampling_end", None)
     if found != wanted:
         differing = [key for key in wanted if found.get(key) != wanted[key]]
         raise WeightsError(

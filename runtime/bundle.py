@@ -316,7 +316,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
         channels != {(manifest.latent_channels,)},
         f"latent_channels is {manifest.latent_channels}, the graphs' latents have {channels}",
     )
-    steps, limit = manifest.default_steps, manifest.schedule.train_timesteps
+    steps, limit = manifest.default_steps, manifest.schedule.max_steps
     yield not 1 <= steps <= limit, f"default_steps is {steps}, expected 1 to {limit}"
     levels, spans = manifest.trained_levels, manifest.cascade_spans
     yield (

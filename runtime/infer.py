@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from c2gm.runtime.archive import Archive, check_output, partial_path
 from c2gm.runtime.cascade import Cascade
@@ -36,13 +37,17 @@ LARGE_SCENE_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did. `tiles`: by level, made or kept; `seconds`: by part (see `PARTS`)."""
+    """What a run did. `tiles`: by level, made or kept.
+
+    `seconds`, `processor_seconds`: by part (see `PARTS` and `Stopwatch`).
+    """
 
     output: Path
     tiles: Mapping[int, int]
     tiles_without_data: int
     tiles_resumed: int
     seconds: Mapping[str, float]
+    processor_seconds: Mapping[str, float]
     seconds_total: float
     tiles_per_second: float
     steps_per_tile: float
@@ -52,10 +57,11 @@ class Summary:
 
     def as_json(self) -> dict[str, object]:
         """Plain values for `json.dumps`, seconds rounded to milliseconds."""
-        document = asdict(self)
+        document: dict[str, Any] = asdict(self)
         document["output"] = str(self.output)
         document["tiles"] = {str(level): count for level, count in self.tiles.items()}
-        document["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+        for name in ("seconds", "processor_seconds"):
+            document[name] = {part: round(value, 3) for part, value in document[name].items()}
         for name in ("seconds_total", "tiles_per_second", "steps_per_tile"):
             document[name] = round(document[name], 3)
         return document
@@ -96,13 +102,14 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
             progress.close()
     total = perf_counter() - start
     made = sum(count.tiles.values()) - count.resumed
-    seconds = job.stopwatch.seconds
+    seconds, processor = job.stopwatch.seconds, job.stopwatch.processor_seconds
     return Summary(
         output=output,
         tiles=count.tiles,
         tiles_without_data=count.without_data,
         tiles_resumed=count.resumed,
         seconds={part: seconds.get(part, 0.0) for part in PARTS},
+        processor_seconds={part: processor.get(part, 0.0) for part in PARTS},
         seconds_total=total,
         tiles_per_second=made / total,
         steps_per_tile=count.steps / made if made else 0.0,

@@ -168,9 +168,9 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             bundle = Bundle.read(find_bundle(options.model, options.backend))
         _check_levels(levels, bundle)
         steps = bundle.manifest.default_steps if options.steps is None else options.steps
-        if not 1 <= steps <= bundle.manifest.schedule.train_timesteps:
+        if not 1 <= steps <= bundle.manifest.schedule.max_steps:
             raise OptionError(
-                f"--steps is {steps}, expected 1 to {bundle.manifest.schedule.train_timesteps}"
+                f"--steps is {steps}, expected 1 to {bundle.manifest.schedule.max_steps}"
             )
         with stopwatch.part("scene"):
             scene = stack.enter_context(Scene.open(options.imagery))

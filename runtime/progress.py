@@ -22,29 +22,38 @@ class Stopwatch:
     """Seconds spent in each part of a run, measured where the part runs.
 
     Parts on other threads overlap with those on the main thread, so that the sum may exceed the
-    duration of the run.
+    duration of the run. Processor time is that of the part's own thread: without what a library
+    computes on threads of its own.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._processor: dict[str, float] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Add the duration of the block to a part."""
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - start
+            elapsed, worked = time.perf_counter() - start, time.thread_time() - busy
             with self._lock:
                 self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
+                self._processor[name] = self._processor.get(name, 0.0) + worked
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Seconds by part, in the order in which the parts first ran."""
         with self._lock:
             return dict(self._seconds)
+
+    @property
+    def processor_seconds(self) -> Mapping[str, float]:
+        """Processor time by part."""
+        with self._lock:
+            return dict(self._processor)
 
 
 class Pace:

@@ -3,7 +3,7 @@
 Shared by training, export and runtime, so that all three follow one schedule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,6 +22,8 @@ class NoiseSchedule:
     `beta_start`, `beta_end`: ends of the "scaled linear" schedule (linear in sqrt(beta)).
     `zero_terminal_snr`: rescale so that abar_T = 0 (Lin et al. 2024, algorithm 1); needs
     `v_prediction`, because epsilon cannot be inverted at zero signal.
+    `sampling_end`: share of the time steps, those of low noise, that sampling leaves out: its last
+    step jumps to x0 from there. A choice of sampling, not of training.
     """
 
     train_timesteps: int = 1000
@@ -29,6 +31,7 @@ class NoiseSchedule:
     beta_end: float = 0.012
     prediction_type: PredictionType = "epsilon"
     zero_terminal_snr: bool = False
+    sampling_end: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prediction_type not in get_args(PredictionType):
@@ -45,6 +48,17 @@ class NoiseSchedule:
             raise ValueError(f"train_timesteps is {self.train_timesteps}, expected at least 1")
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero_terminal_snr needs prediction_type 'v_prediction'")
+        if not 0 <= self.sampling_end < 1:
+            raise ValueError(f"sampling_end is {self.sampling_end}, expected 0 to below 1")
+
+    def whole(self) -> "NoiseSchedule":
+        """The same schedule, sampled to its end."""
+        return replace(self, sampling_end=0.0)
+
+    @property
+    def max_steps(self) -> int:
+        """The most steps that a run can have."""
+        return self.train_timesteps - round(self.train_timesteps * self.sampling_end)
 
     def alphas_cumprod(self) -> NDArray[np.float64]:
         """abar_t for t = 0 .. T-1, shape (T,), decreasing in (0, 1] (0 last if zero SNR)."""
@@ -59,12 +73,13 @@ class NoiseSchedule:
     def timesteps(self, steps: int) -> NDArray[np.int64]:
         """Time steps of an n-step run, descending from T-1, shape (n,) ("trailing" spacing).
 
-        Trailing spacing starts at pure noise, which is where sampling starts as well.
-        Raises ValueError unless 1 <= steps <= T.
+        Trailing spacing starts at pure noise, which is where sampling starts as well. With a
+        `sampling_end` of 1/2 they are the first n of a run of 2 n steps.
+        Raises ValueError unless 1 <= steps <= `max_steps`.
         """
-        if not 1 <= steps <= self.train_timesteps:
-            raise ValueError(f"steps is {steps}, expected 1 to {self.train_timesteps}")
-        ratio = self.train_timesteps / steps
+        if not 1 <= steps <= self.max_steps:
+            raise ValueError(f"steps is {steps}, expected 1 to {self.max_steps}")
+        ratio = self.max_steps / steps
         spaced = np.round(np.arange(self.train_timesteps, 0, -ratio)[:steps]).astype(np.int64)
         return spaced - 1
 

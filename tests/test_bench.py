@@ -1,17 +1,20 @@
 """The benchmarks compare like with like: same pictures, all cores, scenes of the promised size."""
 
+import io
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from blocks import GROUND, write_blocks
+from PIL import Image
 from tiny import tiny_model
 from typer.testing import CliRunner
 
 from c2gm.benchmarks.cli import app
-from c2gm.benchmarks.gpu_model import sheet_plan
 from c2gm.benchmarks.peak import measure_peaks
 from c2gm.benchmarks.peers import (
     PlainGraphs,
@@ -21,12 +24,16 @@ from c2gm.benchmarks.peers import (
     plain_openvino,
 )
 from c2gm.benchmarks.scaling import measure_scaling
-from c2gm.benchmarks.scenes import mirrored_scene
+from c2gm.benchmarks.scenes import mirrored_scene, sheet_plan
+from c2gm.benchmarks.sheet_peers import draw_sheet
 from c2gm.benchmarks.timing import FEWEST, measure
-from c2gm.model.evaluation.bundle_painter import BundlePainter
+from c2gm.model.evaluation.bundle_painter import BundlePainter, runtime_sample
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.grid import plan
+from c2gm.runtime.infer import run
+from c2gm.runtime.job import InferOptions
+from c2gm.runtime.progress import QuietReport
 from c2gm.runtime.scene import Scene
 
 TOWN = Path(__file__).parent / "data" / "town.tif"
@@ -65,15 +72,39 @@ def test_peers_draw_what_the_runtime_draws(tiny_bundle: Path, tmp_path: Path) ->
     samples = peer_tiles(tmp_path, 2)
     assert {sample.span is None for sample in samples} == {True, False}
     bundle = Bundle.read(tiny_bundle)
+    schedule = bundle.manifest.schedule
     ours = BundlePainter(bundle, OnnxRuntimeBackend.cpu(bundle), steps=3)
     expected = ours.paint(samples).astype(int)
     peers = {
-        "torch": TorchPeer(tiny_model(), 3, 2),
-        "onnxruntime": PlainGraphs(bundle, plain_onnxruntime, 3),
-        "openvino": PlainGraphs(bundle, plain_openvino, 3),
+        "torch": TorchPeer(tiny_model(), 3, 2, schedule),
+        "onnxruntime": PlainGraphs(bundle, plain_onnxruntime, 3, schedule),
+        "openvino": PlainGraphs(bundle, plain_openvino, 3, schedule),
     }
     for name, peer in peers.items():
-        assert np.abs(peer.paint(samples) - expected).max() <= 2, name
+        pictures = peer.draw([runtime_sample(bundle, i, s) for i, s in enumerate(samples)])
+        assert np.abs(pictures - expected).max() <= 2, name
+
+
+def test_a_sheet_in_a_peers_manner_is_the_runtimes(tiny_bundle: Path, tmp_path: Path) -> None:
+    planned = sheet_plan((13, 14, 15), 30)
+    scene = mirrored_scene(TOWN, planned, tmp_path)
+    bundle = Bundle.read(tiny_bundle)
+    schedule, steps = bundle.manifest.schedule, bundle.manifest.default_steps
+    peer = PlainGraphs(bundle, plain_onnxruntime, steps, schedule)
+    made = draw_sheet(peer, bundle, scene, planned, tmp_path)
+    output = tmp_path / "ours.mbtiles"
+    run(InferOptions(scene, "13-15", output, tiny_bundle, "onnxruntime"), QuietReport())
+    theirs = sorted(tmp_path.glob("*.png"))
+    assert len(theirs) == made == sum(planned.tile_count(level) for level in planned.levels)
+    with closing(sqlite3.connect(output)) as file:
+        for path in theirs:
+            level, column, row = map(int, path.stem.split("-"))
+            (blob,) = file.execute(
+                "SELECT tile_data FROM tiles WHERE (zoom_level, tile_column, tile_row) = (?, ?, ?)",
+                (level, column, (1 << level) - 1 - row),
+            ).fetchone()
+            ours = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")).astype(int)
+            assert np.abs(ours - np.asarray(Image.open(path))).max() <= 2, path.name
 
 
 def test_latency_speaks_of_every_graph_and_batch(tiny_bundle: Path) -> None:

@@ -36,7 +36,7 @@ def runs(
     whole = Trajectories(np.where(settled, 0.001, 0.9), psnr, psnr / 40)
     others = {
         n: Trajectories(
-            np.zeros((len(ends), n)), np.full((len(ends), n), db), np.zeros((len(ends), n))
+            np.zeros((len(ends), n)), np.full((len(ends), n), db), np.full((len(ends), n), db / 40)
         )
         for n, db in fixed.items()
     }
@@ -61,6 +61,24 @@ def test_no_rule_where_fewer_fixed_steps_do_as_well() -> None:
 def test_no_rule_where_nothing_stands_still() -> None:
     found, prompts = runs({"12-none": STEPS}, {4: 25.0})
     assert not judge(found, prompts).rules
+
+
+def test_rules_are_judged_on_windows_that_they_were_not_chosen_on() -> None:
+    """Here every second window loses all by the rule that costs the others nothing."""
+    found, prompts = runs({"12-none": 4}, {4: 25.0})
+    whole = found[STEPS]
+    psnr = whole.psnr.copy()
+    psnr[1::2, :-1] = 20.0
+    found[STEPS] = Trajectories(whole.change, psnr, psnr / 40)
+    verdict = judge(found, prompts)
+    assert not verdict.rules
+    assert "4 fixed steps give 25.00 dB, early stopping 20.00" in verdict.report["reason"]
+
+
+def test_no_rule_without_windows_to_judge_on() -> None:
+    found, _ = runs({"12-none": 4, "16-4x": 4}, {4: 25.0})
+    verdict = judge(found, np.array([f"prompt {n}" for n in range(8)]))
+    assert not verdict.rules and "too few windows" in verdict.report["reason"]
 
 
 class Scripted:

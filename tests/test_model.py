@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,6 +16,7 @@ from c2gm.model.mf_encoder import SpadeBlock
 from c2gm.model.scale_encoder import tokenize
 from c2gm.model.sgdm import SGDM, Condition, TrainingBatch
 from c2gm.runtime.levels import prompt_keys, scale_prompt
+from c2gm.runtime.schedule import NoiseSchedule
 
 CHANNELS = NANO.autoencoder.latent_channels
 
@@ -138,6 +142,21 @@ def test_prediction_types_invert(name: str, request: pytest.FixtureRequest) -> N
     seen = schedule.alphas_cumprod()[timestep] > 0
     predicted = model.predicted(noised, target, timestep)
     torch.testing.assert_close(predicted[seen], z0[seen], rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(1, 40), st.sampled_from([1, 2, 4, 5]))
+def test_sampling_that_ends_early_is_the_beginning_of_a_longer_run(steps: int, times: int) -> None:
+    """Ending at a share of the time steps: the first steps of a run `times` as long, then x0."""
+    whole = NoiseSchedule()
+    early = replace(whole, sampling_end=1 - 1 / times)
+    assert early.whole() == whole
+    longer = whole.timesteps(steps * times)[:steps]
+    np.testing.assert_array_equal(early.timesteps(steps), longer)
+    ours, theirs = early.ddim_coefficients(steps), whole.ddim_coefficients(steps * times)[:steps]
+    np.testing.assert_allclose(ours[:-1], theirs[:-1])
+    np.testing.assert_allclose(ours[-1], [*theirs[-1, :2], 1, 0], atol=1e-12)
+    with pytest.raises(ValueError, match="expected 1 to"):
+        early.timesteps(early.max_steps + 1)
 
 
 def test_loss_trains_what_the_configuration_says(model: SGDM) -> None:

@@ -29,9 +29,9 @@ class SGDMPainter:
     """The torch model, sampled with DDIM from the noise that the runtime would use."""
 
     def __init__(self, model: SGDM, steps: int, seed: int) -> None:
-        if not 1 <= steps <= model.config.schedule.train_timesteps or seed < 0:
+        if not 1 <= steps <= model.config.schedule.max_steps or seed < 0:
             raise OptionError(
-                f"--steps {steps} must be 1 to {model.config.schedule.train_timesteps}, "
+                f"--steps {steps} must be 1 to {model.config.schedule.max_steps}, "
                 f"--seed {seed} must be 0 or more"
             )
         self._model, self._steps, self._seed = model, steps, seed

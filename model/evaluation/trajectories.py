@@ -23,10 +23,6 @@ class Trajectories:
     psnr: NDArray[np.float64]
     ssim: NDArray[np.float64]
 
-    def rows(self, chosen: NDArray[np.bool_]) -> "Trajectories":
-        """Those of some tiles."""
-        return Trajectories(self.change[chosen], self.psnr[chosen], self.ssim[chosen])
-
 
 def record(
     bundle: Bundle, loops: Sequence[Loop], samples: Sequence[Sample], steps: int

@@ -1,0 +1,84 @@
+"""A sheet from a scene to PNG files in other people's manner: one thread, level by level."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mercantile import Tile
+from PIL import Image
+
+from c2gm.benchmarks.peers import Peer, PlainGraphs, TorchPeer, plain_onnxruntime
+from c2gm.model.sgdm import SGDM
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.cascade import reference_picture
+from c2gm.runtime.grid import Plan, reference_level
+from c2gm.runtime.noise import starting_noise
+from c2gm.runtime.pixels import Picture, to_network
+from c2gm.runtime.sampler import Sample
+from c2gm.runtime.scene import Scene
+from c2gm.runtime.workers import with_alpha
+
+
+def run_sheet_peers(
+    model: SGDM,
+    plain: Bundle,
+    scene: Path,
+    planned: Plan,
+    folder: Path,
+    tiles: int,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """The authors' way for `tiles` of the sheet (every tile costs the same), then plain graphs.
+
+    `plain`: a float32 bundle of `model`. Loading is left out, in the peers' favour.
+    """
+    steps, schedule = plain.manifest.default_steps, plain.manifest.schedule
+    manners: Sequence[tuple[str, Callable[[], Peer], int | None]] = (
+        ("authors: torch, 50 steps", lambda: TorchPeer(model, 50, 1, schedule.whole()), tiles),
+        (
+            f"optimum: ONNX Runtime, {steps} steps",
+            lambda: PlainGraphs(plain, plain_onnxruntime, steps, schedule),
+            None,
+        ),
+    )
+    rows: list[dict[str, Any]] = []
+    for title, make, limit in manners:
+        progress(title)
+        peer = make()
+        start = time.perf_counter()
+        made = draw_sheet(peer, plain, scene, planned, folder, limit)
+        wall = time.perf_counter() - start
+        rows.append({"manner": title, "tiles": made, "ms_per_tile": round(1e3 * wall / made, 1)})
+    return rows
+
+
+def draw_sheet(
+    peer: Peer, bundle: Bundle, path: Path, planned: Plan, folder: Path, limit: int | None = None
+) -> int:
+    """Write the first `limit` tiles of a plan of single tiles as PNG; returns how many they are."""
+    channels, factor = bundle.manifest.latent_channels, bundle.manifest.latent_factor
+    maps: dict[Tile, Picture] = {}
+    with Scene.open(path) as scene:
+        for level in planned.levels:
+            found = reference_level(level, planned.levels)
+            span = None if found is None else found[1]
+            for window in planned.windows(level):
+                if limit is not None and len(maps) >= limit:
+                    return len(maps)
+                (tile,) = window.tiles()
+                left, top, width, height = window.pixel_box
+                reference = None if span is None else reference_picture(window, span, maps)
+                x, y, columns, rows = (v // factor for v in (left, top, width, height))
+                sample = Sample(
+                    key=0,
+                    imagery=to_network(scene.read(level, left, top, width, height)),
+                    reference=None if reference is None else to_network(reference),
+                    noise=starting_noise(0, level, x, y, columns, rows, channels),
+                    level=level,
+                    span=span,
+                )
+                (picture,) = peer.draw([sample])
+                Image.fromarray(picture).save(folder / f"{level}-{tile.x}-{tile.y}.png")
+                maps[tile] = with_alpha(picture)
+    return len(maps)
