@@ -95,7 +95,7 @@ def export(
         Path | None, typer.Option(help="Bundle folder; default: NAME-PRECISION.c2gm, here.")
     ] = None,
     steps: Annotated[
-        int, typer.Option(min=1, max=1000, help="Default sampling steps of the bundle.")
+        int, typer.Option(min=1, help="Default sampling steps of the bundle.")
     ] = DEFAULT_STEPS,
     quick_check: Annotated[
         bool, typer.Option("--quick-check", help="Compare on one window, at fewer time steps.")

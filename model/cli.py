@@ -11,19 +11,21 @@ from c2gm.model.config import PRESETS
 from c2gm.runtime.command import run_command
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
-TRAIN_EXAMPLES = """
-Examples, in the order that made the shipped `nano` (docs/training.md has all its options):
-
+TRAIN_EXAMPLES = """\b
+Examples, in the order that made the shipped nano (docs/training.md):
   c2gm-train autoencoder --dataset runs/dataset --run runs/ae
+  c2gm-train sgdm --encoder-only --dataset runs/dataset --run runs/encoder \\
+      --autoencoder runs/ae/autoencoder.safetensors \\
+      --references degraded --no-reference-share 0.75
+  c2gm-train sgdm --dataset runs/dataset --run runs/sgdm \\
+      --initial runs/encoder/sgdm.safetensors \\
+      --references degraded --no-reference-share 0.45 --noise-bias 2.5
+  c2gm-train pack --model runs/sgdm/sgdm.safetensors --output nano.safetensors
 
-  c2gm-train sgdm --dataset runs/dataset --autoencoder runs/ae/autoencoder.safetensors \\
-      --encoder-only --references degraded --no-reference-share 0.75 --run runs/encoder
-
-  c2gm-train sgdm --dataset runs/dataset --initial runs/encoder/sgdm.safetensors \\
-      --references degraded --no-reference-share 0.45 --noise-bias 2.5 --run runs/sgdm
-
-Stop with Ctrl-C at any time: the same command goes on where it stopped. Several GPUs:
-accelerate launch --module c2gm.model.cli sgdm ...
+\b
+Stop with Ctrl-C at any time: the same command goes on where it stopped.
+Several GPUs:
+  accelerate launch --module c2gm.model.cli sgdm ...
 """
 
 train = typer.Typer(
@@ -73,7 +75,7 @@ def _train(values: dict[str, Any]) -> None:
     print(f"weights: {Trainer(stage(options), options).run()}")
 
 
-@train.command("autoencoder")
+@train.command("autoencoder", epilog=TRAIN_EXAMPLES)
 def train_autoencoder(
     dataset: Dataset,
     run: Run,
@@ -102,7 +104,7 @@ def train_autoencoder(
     _train({"stage": "autoencoder", "weight_decay": 0.0} | locals())
 
 
-@train.command("sgdm")
+@train.command("sgdm", epilog=TRAIN_EXAMPLES)
 def train_sgdm(
     dataset: Dataset,
     run: Run,
@@ -166,7 +168,7 @@ def train_sgdm(
     validate_minutes: Minutes = 20.0,
     seed: Seed = 0,
 ) -> None:
-    """Train the scale-guided diffusion model (eq. 19)."""
+    """Train the scale-guided diffusion model, by equation 19."""
     values = {"stage": "sgdm"} | locals()
     chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
     _train(values | {"level_weights": _parse_weights(level_weights), "kinds": chosen})
@@ -183,7 +185,7 @@ def _parse_weights(text: str) -> dict[int, float]:
         ) from None
 
 
-@train.command("pack")
+@train.command("pack", epilog=TRAIN_EXAMPLES)
 def pack_weights(
     model: Annotated[Path, typer.Option(help="Trained model (sgdm.safetensors).")],
     output: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
@@ -192,7 +194,10 @@ def pack_weights(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
 ) -> None:
-    """Make the weights that ship: latest decoder, values rounded to FP16 for half the size."""
+    """Make the weights that ship.
+
+    With the latest decoder, and values rounded to FP16 for half the size.
+    """
     from c2gm.model.checkpoint import load_autoencoder, load_model, save_model
 
     if output.exists() and not overwrite:

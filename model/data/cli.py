@@ -18,8 +18,18 @@ from c2gm.model.data.sources import SOURCES, plans
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import LEVELS
 
+EXAMPLES = """\b
+Examples:
+  c2gm-dataset build --data ../shared/data --output runs/dataset
+  c2gm-dataset add --imagery town.tif --vectors town.gpkg --output runs/dataset
+  c2gm-dataset own-references --dataset runs/dataset \\
+      --checkpoint runs/sgdm/sgdm.safetensors
+  c2gm-dataset cscmg --dataset runs/dataset --output runs/cscmg
+"""
+
 app = typer.Typer(
     help="Make training data for c2gm-train.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -40,7 +50,9 @@ def build(
         bool, typer.Option("--redraw", help="Draw the maps of finished areas again.")
     ] = False,
 ) -> None:
-    """Build mosaics of imagery and maps; finished areas are left as they are.
+    """Build mosaics of imagery and maps.
+
+    Finished areas are left as they are.
 
     \b
     c2gm-dataset build --data ../shared/data
@@ -80,7 +92,9 @@ def add(
     credit: Annotated[str, typer.Option(help="Who is to be credited.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of imagery and vectors.")] = "",
 ) -> None:
-    """Add a real pair of your own: imagery and vectors of the same ground.
+    """Add a pair of your own.
+
+    Imagery and vectors of the same ground.
 
     \b
     c2gm-dataset add --imagery town.tif --vectors town.gpkg --licence "CC-BY-4.0"
@@ -115,18 +129,24 @@ def own_references(
         "runs/dataset"
     ),
     checkpoint: Annotated[
-        Path, typer.Option(help="Weights of the model that draws (.safetensors).")
+        Path,
+        typer.Option(
+            help="Weights of the model that draws (.safetensors).", show_default="the shipped"
+        ),
     ] = SHIPPED_WEIGHTS,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps a tile.")] = DEFAULT_STEPS,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps a tile.")] = DEFAULT_STEPS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")] = 0,
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Draw finished areas again, with a newer model.")
     ] = False,
 ) -> None:
-    """Let a model draw the training ground: the references of stage 2.
+    """Let a model draw references for stage 2.
+
+    It draws the training ground of every area.
 
     \b
-    c2gm-dataset own-references --dataset runs/dataset --checkpoint runs/sgdm/sgdm.safetensors
+    c2gm-dataset own-references --dataset runs/dataset \\
+        --checkpoint runs/sgdm/sgdm.safetensors
     c2gm-train sgdm --references generated ...
     """
     from c2gm.model.checkpoint import load_model
@@ -148,7 +168,9 @@ def cscmg(
         float, typer.Option(min=0.0, max=1.0, help="Smallest share of valid imagery of a tile.")
     ] = 0.5,
 ) -> None:
-    """Write areas as a CSCMG set: train/ and val/ with imagery, maps, references, tile list.
+    """Write areas as a CSCMG set.
+
+    train/ and val/ with imagery, maps, references and a list of tiles.
 
     \b
     c2gm-dataset cscmg --dataset runs/dataset --output runs/cscmg

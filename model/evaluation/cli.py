@@ -77,8 +77,8 @@ def evaluate(
     references: Annotated[
         str,
         typer.Option(
-            help="with the true reference, without any, both in turn, cascade: with maps that the "
-            "model drew itself; or all of them."
+            help="What a tile is drawn from beside its imagery: `with` the true reference, "
+            "`without` any, `both` in turn, `cascade`: maps that the model drew itself; or `all`."
         ),
     ] = "both",
     spans: Annotated[

@@ -1,0 +1,166 @@
+"""The tables of the model card, in Markdown, from reports of `c2gm-eval --output`.
+
+python -m c2gm.benchmarks.card_tables docs/evaluation/nano.json
+python -m c2gm.benchmarks.card_tables docs/evaluation/nano_24.json \\
+    --peer docs/evaluation/pix2pix_24.json
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PICTURES = (("psnr_y", ".2f"), ("ssim_y", ".3f"), ("lpips", ".3f"))
+AREAS = ("iou_wood", "iou_water", "iou_built_up", "iou_building", "iou_road")
+MAPPERS = (("ssim_y", ".3f"), ("iou_building", ".2f"), ("iou_road", ".2f"))
+
+Report = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    """Parse, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--peer", type=Path, help="A report on the same tiles, to set beside.")
+    options = parser.parse_args()
+    ours = _conditions(options.report)
+    if options.peer is None:
+        tables = [levels_table(ours), classes_table(ours), real_table(ours)]
+    else:
+        peer = _conditions(options.peer)
+        tables = [peer_table(ours, peer, "real"), peer_table(ours, peer, None)]
+    print("\n\n".join("\n".join(table) for table in tables))
+
+
+def levels_table(conditions: Report) -> list[str]:
+    """Pictures level by level under every condition, beside the enlarged reference."""
+    columns = {
+        "with a true reference": ("with_reference", "model"),
+        "baseline": ("with_reference", "enlarged_reference"),
+        "without a reference": ("without_reference", "model"),
+        "cascade": ("cascade", "model"),
+    }
+    shown = {title: key for title, key in columns.items() if key[0] in conditions}
+    levels = sorted({z for content in conditions.values() for z in content["detailed"]["levels"]})
+    rows = [
+        [level, *(_pictures(conditions[c]["detailed"], level, who) for c, who in shown.values())]
+        for level in (*levels, "all")
+    ]
+    return _markdown(["level", *shown], rows)
+
+
+def classes_table(conditions: Report) -> list[str]:
+    """IoU of classes, all levels together, and on real imagery alone."""
+    rows: list[list[str]] = []
+    for condition, content in conditions.items():
+        detailed = content["detailed"]
+        places = {"": detailed["overall"], ", real imagery": detailed["kinds"]["real"]["overall"]}
+        for where, row in places.items():
+            for who in ("model", "enlarged_reference"):
+                if who == "enlarged_reference" and condition != "with_reference":
+                    continue
+                name = condition.replace("_", " ") if who == "model" else "enlarged reference"
+                values = row[who]
+                rows.append(
+                    [
+                        f"{name}{where} ({row['tiles']})",
+                        *(_number(values[area], ".2f") for area in AREAS),
+                        f"{_number(values['road_completeness'], '.2f')} / "
+                        f"{_number(values['road_correctness'], '.2f')}",
+                        _number(values.get("fd_alexnet"), ".1f"),
+                    ]
+                )
+    names = [area.removeprefix("iou_").replace("_", "-") for area in AREAS]
+    return _markdown(["detailed tiles", *names, "roads found / right", "FD"], rows)
+
+
+def real_table(conditions: Report) -> list[str]:
+    """What a mapper asks, on real imagery level by level, model / enlarged reference."""
+    levels = conditions["with_reference"]["detailed"]["kinds"]["real"]["levels"]
+    columns = (*MAPPERS, PICTURES[0])
+    rows = [
+        [
+            level,
+            str(row["tiles"]),
+            *(
+                f"{_number(row['model'][name], form)} / "
+                f"{_number(row['enlarged_reference'][name], form)}"
+                for name, form in columns
+            ),
+        ]
+        for level, row in levels.items()
+    ]
+    return _markdown(["level", "tiles", *(_title(name) for name, _ in columns)], rows)
+
+
+def peer_table(ours: Report, peer: Report, kind: str | None) -> list[str]:
+    """SSIM-Y / buildings / roads, ours and a peer's, from level 13 on."""
+    tables = {
+        f"{condition.replace('_', ' ')}{suffix}": (_of(report[condition], kind), who)
+        for condition in ("with_reference", "without_reference")
+        for suffix, report, who in (
+            ("", ours, "model"),
+            (", peer", peer, "model"),
+            (", enlarged", ours, "enlarged_reference"),
+        )
+        if not (suffix == ", enlarged" and condition == "without_reference")
+    }
+    first = next(iter(tables.values()))[0]
+    rows = [
+        [
+            level,
+            str(_row(first, level)["tiles"]),
+            *(
+                " / ".join(_number(_row(table, level)[who][name], form) for name, form in MAPPERS)
+                for table, who in tables.values()
+            ),
+        ]
+        for level in (*(z for z in first["levels"] if int(z) >= 13), "all")
+    ]
+    return _markdown(["level", "tiles", *tables], rows)
+
+
+def _conditions(path: Path) -> Report:
+    conditions: Report = json.loads(path.read_text(encoding="utf-8"))["conditions"]
+    return conditions
+
+
+def _of(content: Report, kind: str | None) -> Report:
+    detailed: Report = content["detailed"]
+    return detailed if kind is None else detailed["kinds"][kind]
+
+
+def _row(table: Report, level: str) -> Row:
+    row: Row = table["overall"] if level == "all" else table["levels"].get(level, {})
+    return row
+
+
+def _pictures(table: Report, level: str, who: str) -> str:
+    values = _row(table, level).get(who)
+    if values is None:
+        return "-"
+    return " / ".join(_number(values[name], form) for name, form in PICTURES)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _title(name: str) -> str:
+    return {"ssim_y": "SSIM-Y", "psnr_y": "PSNR-Y"}.get(name, name.removeprefix("iou_") + " IoU")
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

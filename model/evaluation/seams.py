@@ -1,0 +1,183 @@
+"""How visible tile borders are: what happens across them, against what happens elsewhere.
+
+Three numbers (none is a standard), each compared with the same number on lines through the middle
+of the same tiles, so that a picture without seams reads 1 whatever it shows. All are two-sided: a
+map that was smoothed over its borders reads below 1.
+
+- gradient: the step across a line, as a multiple of the steps `BESIDE` pixels beside it;
+- edges: the share of pixels with a step of `EDGE_STEP` or more across the line, likewise;
+- residual: by how much the step across differs from the mean of its two neighbours (second order:
+  what a smooth continuation does not explain), likewise.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from mercantile import Tile
+from numpy.typing import NDArray
+
+from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.pixels import Picture
+
+REACH = 8
+"""Pixels on either side of a line that are looked at; lines of pixels without data there are not
+counted."""
+
+BESIDE = 3
+EDGE_STEP = 16.0
+"""Grey levels, mean over R, G and B: neighbouring classes of the map's palette differ by more."""
+
+STATISTICS = ("gradient", "edges", "residual")
+
+Kind = Literal["siblings", "families", "references"]
+"""What two tiles share: their parent, only the tile two levels up, or neither (their references of
+a 4X cascade come from different tiles)."""
+
+Strip = NDArray[np.float32]
+
+Sums = NDArray[np.float64]
+"""(7,): pixels; of step, edge and residual the sum on the line and the mean of both beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """The line between two tiles. `upright`: between a tile and its eastern neighbour."""
+
+    tile: Tile
+    upright: bool
+    inside_window: bool
+    sums: Sums = field(repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        """See `Kind`."""
+        place = (self.tile.x if self.upright else self.tile.y) + 1
+        return "references" if place % 4 == 0 else "families" if place % 2 == 0 else "siblings"
+
+    @property
+    def excess(self) -> float:
+        """Grey levels by which the step across the border exceeds the steps beside it."""
+        return float((self.sums[1] - self.sums[2]) / self.sums[0])
+
+
+@dataclass(slots=True)
+class LevelLines:
+    """All lines of a level: borders, and as controls the sums of the tiles' middle lines."""
+
+    borders: list[Border] = field(default_factory=list)
+    controls: list[Sums] = field(default_factory=list)
+
+
+def measure_lines(tiles: Iterable[tuple[Tile, Picture]], window: int = 1) -> dict[int, LevelLines]:
+    """Measure a map. `tiles`: level by level, row by row from north to south, west to east.
+
+    Pictures RGB or RGBA (256, 256, n), alpha 0 where there is no data. `window`: tiles a side that
+    were made in one piece, for telling borders inside from those between.
+    """
+    levels: dict[int, LevelLines] = {}
+    above: dict[Tile, Strip] = {}
+    west: tuple[Tile, Strip] | None = None
+    middle = TILE_SIZE // 2
+    for tile, picture in tiles:
+        shown = _with_validity(picture)
+        lines = levels.setdefault(tile.z, LevelLines())
+        for turned in (shown, shown.transpose(1, 0, 2)):
+            sums = line_sums(turned[:, middle - REACH : middle + REACH])
+            if sums[0]:
+                lines.controls.append(sums)
+        if west is not None and west[0] == Tile(tile.x - 1, tile.y, tile.z):
+            strip = np.concatenate([west[1], shown[:, :REACH]], axis=1)
+            _add(lines, west[0], True, tile.x % window != 0, strip)
+        north = above.pop(Tile(tile.x, tile.y - 1, tile.z), None)
+        if north is not None:
+            strip = np.concatenate([north, shown[:REACH]], axis=0).transpose(1, 0, 2)
+            _add(lines, Tile(tile.x, tile.y - 1, tile.z), False, tile.y % window != 0, strip)
+        west = tile, shown[:, -REACH:].copy()
+        above[tile] = shown[-REACH:].copy()
+        # Tiles whose southern neighbour is missing would stay for ever.
+        if len(above) > 2 << 16:
+            above = {t: p for t, p in above.items() if t.z == tile.z and t.y >= tile.y - 1}
+    return levels
+
+
+def line_sums(strip: Strip) -> Sums:
+    """Sums of one line. `strip`: (n, 2 REACH, 4) across it, R, G, B and validity 0 or 1."""
+    good = strip[..., 3].all(axis=1)
+    colours = strip[good][..., :3]
+    step = np.diff(colours, axis=1)
+    size = np.abs(step).mean(axis=2)
+    residual = np.abs(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2).mean(axis=2)
+    line = REACH - 1  # of the differences, the one across the line
+    out = [float(len(colours))]
+    for values, at in ((size, line), (size >= EDGE_STEP, line), (residual, line - 1)):
+        beside = (values[:, at - BESIDE].sum() + values[:, at + BESIDE].sum()) / 2
+        out += [float(values[:, at].sum()), float(beside)]
+    return np.array(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A statistic at borders over the same at control lines, and a 95 % interval of it."""
+
+    at_borders: float
+    at_controls: float
+    ratio: float
+    low: float
+    high: float
+
+
+def ratios(
+    borders: list[Border], controls: list[Sums], draws: int = 400
+) -> Mapping[str, Ratio | None]:
+    """The three numbers of some borders; None where nothing happens on any line.
+
+    Intervals are by bootstrap over lines, from a fixed seed.
+    """
+    if not borders or not controls:
+        return dict.fromkeys(STATISTICS)
+    here, there = np.stack([border.sums for border in borders]), np.stack(controls)
+    rng = np.random.default_rng(0)
+    found: dict[str, Ratio | None] = {}
+    resampled = [
+        np.stack([lines[rng.integers(0, len(lines), len(lines))].sum(axis=0) for _ in range(draws)])
+        for lines in (here, there)
+    ]
+    for index, name in enumerate(STATISTICS):
+        at = 1 + 2 * index
+        whole = [lines.sum(axis=0) for lines in (here, there)]
+        if min(float(sums[at + 1]) for sums in whole) <= 0 or whole[1][at] <= 0:
+            found[name] = None
+            continue
+        border, control = (float(sums[at] / sums[at + 1]) for sums in whole)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = (resampled[0][:, at] / resampled[0][:, at + 1]) / (
+                resampled[1][:, at] / resampled[1][:, at + 1]
+            )
+        low, high = np.nanquantile(spread, [0.025, 0.975])
+        found[name] = Ratio(border, control, border / control, float(low), float(high))
+    return found
+
+
+def groups(lines: LevelLines) -> Iterator[tuple[str, list[Border]]]:
+    """The borders of a level in the groups that are told apart: all, by kind, by window."""
+    yield "all", lines.borders
+    for kind in ("siblings", "families", "references"):
+        yield kind, [border for border in lines.borders if border.kind == kind]
+    yield "inside windows", [border for border in lines.borders if border.inside_window]
+    yield "between windows", [border for border in lines.borders if not border.inside_window]
+
+
+def _with_validity(picture: Picture) -> NDArray[np.float32]:
+    shown = np.ones((*picture.shape[:2], 4), np.float32)
+    shown[..., :3] = picture[..., :3]
+    if picture.shape[2] == 4:
+        shown[..., 3] = picture[..., 3] > 0
+    return shown
+
+
+def _add(lines: LevelLines, tile: Tile, upright: bool, inside: bool, strip: Strip) -> None:
+    sums = line_sums(strip)
+    if sums[0]:
+        lines.borders.append(Border(tile, upright, inside, sums))
