@@ -61,7 +61,7 @@ def run_sheet(
                     "precision": bundle.manifest.precision,
                     "backend": backend,
                     "tiles": made,
-                    "steps_per_tile": summary["steps_per_tile"],
+                    "steps_per_window": summary["steps_per_window"],
                     "wall_s": round(wall, 2),
                     "ms_per_tile": round(1e3 * wall / made, 1),
                     "graph_share": round(graphs / wall / available_cores(), 3)

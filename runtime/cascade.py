@@ -25,9 +25,15 @@ class Cascade:
     """
 
     def __init__(
-        self, plan: Plan, cascade: CascadeKind = "4x", done: Collection[Window] = ()
+        self,
+        plan: Plan,
+        cascade: CascadeKind = "4x",
+        done: Collection[Window] = (),
+        again: Collection[Window] = (),
     ) -> None:
-        """`done`: windows that a former run finished; they are never handed out."""
+        """`done`: windows that a former run finished; they are handed out no more, but for those
+        of `again`, whose neighbours need what they were painted from.
+        """
         self.spans: dict[int, int | None] = {}
         """Span of each level's reference, None where it has none."""
         self._missing: dict[Window, int] = {}
@@ -47,8 +53,11 @@ class Cascade:
                     self._missing[window] += 1
         finished = self._unfinished.intersection(done)
         for parent, children in self._children.items():
-            self._readers[parent] = sum(child not in finished for child in children)
+            unread = (child for child in children if child not in finished or child in again)
+            self._readers[parent] = sum(1 for _ in unread)
         self._taken = set(finished)
+        for window in finished.intersection(again):
+            self._push(window)
         for window, missing in self._missing.items():
             if not missing and window not in finished:
                 self._push(window)

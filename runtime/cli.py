@@ -140,6 +140,12 @@ def infer(
     halo: Annotated[
         int, typer.Option(help="Pixels around a window that are made and cut off, in steps of 32.")
     ] = 0,
+    no_blend: Annotated[
+        bool,
+        typer.Option(
+            "--no-blend", help="Cut halos off, instead of blending windows where they overlap."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show tiles, size and time; write nothing.")
     ] = False,
@@ -183,6 +189,7 @@ def infer(
         batch=batch,
         window=window,
         halo=halo,
+        blend=not no_blend,
         overwrite=overwrite,
     )
     result = estimate(options) if dry_run else run(options, _report(quiet))
@@ -237,7 +244,7 @@ def _told(summary: Summary) -> str:
     )
     lines = (
         f"{summary.output}: {total} tiles{resumed} in {spoken_duration(summary.seconds_total)} "
-        f"({summary.tiles_per_second:.1f} tiles/s, {summary.steps_per_tile:.1f} steps a tile)"
+        f"({summary.tiles_per_second:.1f} tiles/s, {summary.steps_per_window:.1f} steps a window)"
         f"{empty}",
         "tiles by level: " + _by_level(summary.tiles),
         "seconds: "

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -76,7 +76,8 @@ def estimate(options: InferOptions) -> Estimate:
 def _probe(job: Job) -> tuple[int, int | None, float, float]:
     """Tiles, their PNG bytes (None if not finished), seconds, and share of the steps done."""
     sampler = job.sampler()
-    reader = Reader(job.scene, None, job.recipe, job.stopwatch, ahead=1)
+    recipe = replace(job.recipe, blend=False)  # few windows, and each to its end
+    reader = Reader(job.scene, None, recipe, job.stopwatch, ahead=1)
     waiting = _spread(list(job.plan.windows(job.plan.levels[-1])))
     tiles = size = windows = 0
     try:

@@ -1,5 +1,6 @@
 """The job: a scene goes in, a queue of windows runs through a full batch, tiles go into a file."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
+from c2gm.runtime.quilt import Latents, Quilt
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
 
 PARTS = (
@@ -50,7 +52,7 @@ class Summary:
     processor_seconds: Mapping[str, float]
     seconds_total: float
     tiles_per_second: float
-    steps_per_tile: float
+    steps_per_window: float
     backend: str
     model: str
     warnings: tuple[str, ...]
@@ -62,7 +64,7 @@ class Summary:
         document["tiles"] = {str(level): count for level, count in self.tiles.items()}
         for name in ("seconds", "processor_seconds"):
             document[name] = {part: round(value, 3) for part, value in document[name].items()}
-        for name in ("seconds_total", "tiles_per_second", "steps_per_tile"):
+        for name in ("seconds_total", "tiles_per_second", "steps_per_window"):
             document[name] = round(document[name], 3)
         return document
 
@@ -112,7 +114,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
         processor_seconds={part: processor.get(part, 0.0) for part in PARTS},
         seconds_total=total,
         tiles_per_second=made / total,
-        steps_per_tile=count.steps / made if made else 0.0,
+        steps_per_window=count.steps / count.drawn if count.drawn else 0.0,
         backend=job.backend_text,
         model=job.model_name,
         warnings=job.warnings,
@@ -125,11 +127,11 @@ class _Count:
     without_data: int = 0
     resumed: int = 0
     steps: int = 0
+    drawn: int = 0
 
-    def add(self, window: Window, planned: int, made: int, steps: int) -> None:
+    def add(self, window: Window, planned: int, made: int) -> None:
         self.tiles[window.level] += made
         self.without_data += planned - made
-        self.steps += steps * made
 
 
 def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
@@ -137,7 +139,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     planned, stopwatch = job.plan, job.stopwatch
     with stopwatch.part("plan"):
         done, count = _resume(planned, archive)
-        cascade = Cascade(planned, job.options.cascade, done)
+        quilt = Quilt(planned, done, blend=job.recipe.blend)
+        cascade = Cascade(planned, job.options.cascade, done, {w for w in done if quilt.wants(w)})
     if count.resumed:
         progress.note(f"going on with {archive.partial}, which holds {count.resumed} tiles")
     total = sum(planned.tile_count(level) for level in planned.levels)
@@ -147,29 +150,50 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     reader = Reader(job.scene, job.base_map, job.recipe, stopwatch, ahead=2 * sampler.rows)
     # What waits here is still written after Ctrl-C: no more than about a second of work.
     writer = Writer(archive, stopwatch, waiting=max(2, 16 // planned.side**2))
+    grounds: dict[Window, Ground] = {}  # of windows that are drawn, but not painted yet
+    blended: deque[tuple[Ground, Latents]] = deque()  # to be painted
+
+    def put(ground: Ground, picture: Picture | None) -> None:
+        """A window is finished: its tiles are committed, its children may begin."""
+        window, tiles = ground.window, cut_tiles(planned, ground, picture)
+        made = {tile: image for tile, image in tiles if image is not None}
+        if cascade.has_readers(window):
+            pictures.keep(made)
+        writer.put(window, tiles)
+        cascade.finish(window)
+        count.add(window, len(tiles), len(made))
+        progress.advance(window.level, len(tiles))
+
     try:
         while len(cascade):
             while reader.has_room and (ready := cascade.take()):
                 reader.submit(ready, pictures.under(ready, cascade.spans[ready.level]))
                 for parent in cascade.release(ready):
                     pictures.drop(parent)
-            results: list[tuple[Ground, Picture | None, int]] = []
+            while sampler.free and blended:
+                sampler.decode(*blended.popleft())
+            drawn: list[tuple[Ground, Latents | None]] = []
             while sampler.free and len(reader):
                 ground, sample = reader.next()
                 if sample is None:
-                    results.append((ground, None, 0))
+                    drawn.append((ground, None))
                 else:
                     sampler.admit(sample)
-            results += [(out.key, out.picture, out.steps) for out in sampler.step()]
-            for ground, picture, steps in results:
-                window, tiles = ground.window, cut_tiles(planned, ground, picture)
-                made = {tile: image for tile, image in tiles if image is not None}
-                if cascade.has_readers(window):
-                    pictures.keep(made)
-                writer.put(window, tiles)
-                cascade.finish(window)
-                count.add(window, len(tiles), len(made), steps)
-                progress.advance(window.level, len(tiles))
+            for out in sampler.step():
+                count.steps += out.steps
+                count.drawn += out.steps > 0
+                if out.picture is None:
+                    drawn.append((out.key, out.latents))
+                else:
+                    put(out.key, out.picture)
+            for ground, latents in drawn:
+                grounds[ground.window] = ground
+                for window in quilt.put(ground.window, latents):
+                    mixed = quilt.take(window)
+                    if mixed is None:
+                        put(grounds.pop(window), None)
+                    else:
+                        blended.append((grounds.pop(window), mixed))
     finally:
         try:
             reader.close()
@@ -188,6 +212,6 @@ def _resume(planned: Plan, archive: Archive) -> tuple[list[Window], _Count]:
     for window in done:
         tiles = planned.tiles_of(window)
         made = sum(archive.get_tile(tile) is not None for tile in tiles)
-        count.add(window, len(tiles), made, steps=0)
+        count.add(window, len(tiles), made)
         count.resumed += made
     return done, count

@@ -40,7 +40,8 @@ class InferOptions:
     `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
     bundle folder or a shipped one's name; `steps`: default the bundle's; `early_stop`: by the
     bundle's rules; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
-    default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side.
+    default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side;
+    `blend`: mix windows where their halos overlap, or cut halos off.
     """
 
     imagery: Path
@@ -58,6 +59,7 @@ class InferOptions:
     batch: int | None = None
     window: int = 1
     halo: int = 0
+    blend: bool = True
     overwrite: bool = False
 
     @property
@@ -124,6 +126,7 @@ class Job:
             "aoi": "none" if options.aoi is None else file_sha256(options.aoi),
             "window": str(options.window),
             "halo": str(options.halo),
+            "blend": str(self.recipe.blend),
         }
 
     def metadata(self) -> Metadata:
@@ -207,6 +210,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 latent_factor=bundle.manifest.latent_factor,
                 spans=spans,
                 map_spans=map_spans,
+                blend=options.blend and options.halo > 0,
             ),
             warnings=tuple(
                 w

@@ -10,6 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import Generic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.progress import Stopwatch
@@ -48,7 +51,12 @@ class Lanes(Generic[Key]):
     def admit(self, sample: Sample[Key]) -> None:
         """Begin with a sample; what is wrong with it shows in `step`."""
         sampler = self._idle.pop()
-        self._running[self._threads.submit(self._paint, sampler, sample)] = sampler
+        self._running[self._threads.submit(self._draw, sampler, sample)] = sampler
+
+    def decode(self, key: Key, latents: NDArray[np.float32]) -> None:
+        """Have latents decoded, in a lane of their own: `free` must not be 0."""
+        sampler = self._idle.pop()
+        self._running[self._threads.submit(self._decode, sampler, key, latents)] = sampler
 
     def step(self) -> list[Finished[Key]]:
         """Wait a while for windows to finish; returns those that have, oldest first.
@@ -73,7 +81,13 @@ class Lanes(Generic[Key]):
         for sampler in self._samplers:
             sampler.close()
 
-    def _paint(self, sampler: Sampler[Key], sample: Sample[Key]) -> Finished[Key] | None:
+    def _decode(
+        self, sampler: Sampler[Key], key: Key, latents: NDArray[np.float32]
+    ) -> Finished[Key]:
+        sampler.decode(key, latents)
+        return sampler.step()[0]
+
+    def _draw(self, sampler: Sampler[Key], sample: Sample[Key]) -> Finished[Key] | None:
         sampler.admit(sample)
         while not self._stopping.is_set():
             if finished := sampler.step():

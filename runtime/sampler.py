@@ -32,7 +32,7 @@ class Sample(Generic[Key]):
 
     `key`: what it is called when it comes out; `imagery`, `reference`: (3, H, H) float32 in
     [-1, 1], invalid pixels 0, reference None where there is none; `noise`: (c, H/8, H/8) float32;
-    `level`, `span`: the scale prompt.
+    `level`, `span`: the scale prompt; `decode`: whether a picture is wanted, or latents.
     """
 
     key: Key
@@ -41,15 +41,20 @@ class Sample(Generic[Key]):
     noise: NDArray[np.float32]
     level: int
     span: int | None
+    decode: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[Key]):
-    """A generated window: its RGB picture (H, H, 3) and the steps that it took."""
+    """A generated window: its RGB picture (H, H, 3), and the steps that it took.
+
+    Where the sample was not to be decoded there are latents (c, H/8, H/8) instead of a picture.
+    """
 
     key: Key
-    picture: Picture
+    picture: Picture | None
     steps: int
+    latents: NDArray[np.float32] | None = None
 
 
 class Sampler(Generic[Key]):
@@ -80,6 +85,7 @@ class Sampler(Generic[Key]):
         self.steps_run = 0
         """Steps that windows have taken until now."""
         self.slots: Slots[_Row[Key]] = Slots(loop.rows)
+        self._decoded: list[Finished[Key]] = []
         self._manifest = manifest
         self._bundle, self._early_stop = bundle, early_stop
         self._stopwatch = stopwatch or Stopwatch()
@@ -101,7 +107,7 @@ class Sampler(Generic[Key]):
     @property
     def busy(self) -> int:
         """How many samples are being worked on."""
-        return len(self.slots)
+        return len(self.slots) + len(self._decoded)
 
     def admit(self, sample: Sample[Key]) -> None:
         """Give a sample a free row and compute its conditions (once a window, eqs. 8 and 16-18).
@@ -116,14 +122,20 @@ class Sampler(Generic[Key]):
         rule = EarlyStop()
         if self._early_stop:
             rule = self._manifest.early_stop_of(sample.level, sample.span)
-        row = self.slots.admit(_Row(sample.key, rule)).row
+        row = self.slots.admit(_Row(sample.key, rule, sample.decode)).row
         with self._stopwatch.part("condition"):
             self._loop.admit(row, window)
 
+    def decode(self, key: Key, latents: NDArray[np.float32]) -> None:
+        """Have latents decoded, which takes no row; the picture comes out of the next `step`."""
+        with self._stopwatch.part("decode"):
+            self._decoded.append(Finished(key, self._loop.decode(latents), 0))
+
     def step(self) -> list[Finished[Key]]:
         """One step of every row in use; returns what it finished, in row order, and frees rows."""
-        if not self.busy:
-            return []
+        decoded, self._decoded = self._decoded, []
+        if not len(self.slots):
+            return decoded
         rows = self._rows
         rows.active[:] = 0.0
         for slot in self.slots:
@@ -132,7 +144,7 @@ class Sampler(Generic[Key]):
             rows.coefficients[slot.row] = self._coefficients[slot.steps_done]
         with self._stopwatch.part("denoise"):
             change = self._loop.step(rows)
-        return self._retire([slot for slot in self.slots if self._advance(slot, change)])
+        return decoded + self._retire([s for s in self.slots if self._advance(s, change)])
 
     def close(self) -> None:
         """Give back what the rows took; nothing can be admitted any more."""
@@ -167,13 +179,24 @@ class Sampler(Generic[Key]):
         # they are equal.
         if not slots:
             return []
-        with self._stopwatch.part("decode"):
-            pictures, changes = self._loop.paint([slot.row for slot in slots])
+        pictures: dict[int, Picture] = {}
+        latents: dict[int, NDArray[np.float32]] = {}
+        changes: dict[int, np.float32] = {}
+        if decoded := [slot.row for slot in slots if slot.item.decode]:
+            with self._stopwatch.part("decode"):
+                painted, moved = self._loop.paint(decoded)
+            pictures |= zip(decoded, painted, strict=True)
+            changes |= zip(decoded, moved, strict=True)
+        for slot in slots:
+            if not slot.item.decode:
+                latents[slot.row], changes[slot.row] = self._loop.take(slot.row)
         finished: list[Finished[Key]] = []
-        for slot, picture, change in zip(slots, pictures, changes, strict=True):
-            self._check_number(float(change), slot.steps_done)
-            self.slots.retire(slot.row)
-            finished.append(Finished(slot.item.key, picture, slot.steps_done))
+        for slot in slots:
+            row = slot.row
+            self._check_number(float(changes[row]), slot.steps_done)
+            self.slots.retire(row)
+            out = Finished(slot.item.key, pictures.get(row), slot.steps_done, latents.get(row))
+            finished.append(out)
         return finished
 
 
@@ -197,3 +220,4 @@ def window_inputs(bundle: Bundle, sample: Sample[Key]) -> Tensors:
 class _Row(Generic[Key]):
     key: Key
     rule: EarlyStop
+    decode: bool

@@ -28,7 +28,7 @@ from c2gm.runtime.tile_codec import decode_tile, encode_tile
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A window and where it has data: `valid` (size, size) bool."""
+    """A window and where it has data: `valid` (size, size) bool, which may be a view of one True."""
 
     window: Window
     valid: NDArray[np.bool_]
@@ -45,6 +45,8 @@ class Recipe:
     """Span of the reference of each level, from the cascade."""
     map_spans: Mapping[int, int]
     """Span at which the base map handed in is read, for levels that start from it."""
+    blend: bool
+    """Whether windows are painted from latents that were blended with their neighbours'."""
 
 
 class Finished:
@@ -133,7 +135,9 @@ class Reader:
         inner = imagery[halo : size - halo, halo : size - halo]
         if is_blank(inner):
             inner[..., 3] = 0
-        ground = Ground(window, imagery[..., 3] > 0)
+        valid = imagery[..., 3] > 0
+        # Windows wait for their neighbours: what is whole need not take memory meanwhile.
+        ground = Ground(window, np.broadcast_to(True, valid.shape) if valid.all() else valid)
         if not inner[..., 3].any():
             return ground, None
         with self._stopwatch.part("reference"):
@@ -145,6 +149,7 @@ class Reader:
                 noise=self._noise(window),
                 level=window.level,
                 span=span,
+                decode=not self._recipe.blend,
             )
 
     def _reference(

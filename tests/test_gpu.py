@@ -184,4 +184,4 @@ def test_a_map_is_drawn_with_refill_and_early_stop(
         ),
         QuietReport(),
     )
-    assert stopped.tiles == whole.tiles and stopped.steps_per_tile < 10
+    assert stopped.tiles == whole.tiles and stopped.steps_per_window < 10

@@ -44,7 +44,7 @@ def test_the_summary_counts_what_is_in_the_file(options: InferOptions, first: Su
     assert first.tiles == by_level
     assert set(by_level) == {13, 14, 15}
     assert by_level[15] >= 4
-    assert first.steps_per_tile == options.steps
+    assert first.steps_per_window == options.steps
     assert set(first.seconds) == set(PARTS)
     assert all(first.seconds[part] > 0 for part in PARTS)
     assert json.loads(json.dumps(first.as_json()))["output"] == str(options.output)
@@ -135,10 +135,10 @@ def test_early_stopping_ends_windows_whose_picture_stands_still(
     output = tmp_path / "early.mbtiles"
     summary = run(replace(options, model=model, output=output), QuietReport())
     steps = sum(n * (2 if level == 14 else 3) for level, n in summary.tiles.items())
-    assert summary.steps_per_tile == pytest.approx(steps / sum(summary.tiles.values()))
+    assert summary.steps_per_window == pytest.approx(steps / sum(summary.tiles.values()))
     assert summary.tiles == first.tiles
     every = replace(options, model=model, output=tmp_path / "every.mbtiles", early_stop=False)
-    assert run(every, QuietReport()).steps_per_tile == options.steps
+    assert run(every, QuietReport()).steps_per_window == options.steps
     assert tiles_of(every.output_path) == tiles_of(first.output)
 
 

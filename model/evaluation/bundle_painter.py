@@ -45,6 +45,7 @@ class BundlePainter:
             while waiting and self.sampler.free:
                 self.sampler.admit(waiting.pop())
             for out in self.sampler.step():
+                assert out.picture is not None
                 pictures[out.key] = out.picture
         return pictures
 

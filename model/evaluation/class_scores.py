@@ -27,8 +27,8 @@ def class_counts(output: Pictures, truth: Pictures, valid: Valid) -> dict[str, C
         one, other = (read == number) & valid, (true == number) & valid
         counts[f"iou_{name}"] = _pairs(one & other, one | other)
         if name == "road":
-            counts["road_completeness"] = _pairs(other & _near(one), other)
-            counts["road_correctness"] = _pairs(one & _near(other), one)
+            counts["road_completeness"] = _pairs(other & near(one, ROAD_TOLERANCE_PX), other)
+            counts["road_correctness"] = _pairs(one & near(other, ROAD_TOLERANCE_PX), one)
     return counts
 
 
@@ -37,9 +37,9 @@ def _pairs(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Counts:
     return np.stack(sums, axis=1)
 
 
-def _near(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    side = 2 * ROAD_TOLERANCE_PX + 1
+def near(masks: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Masks (n, h, w), grown by so many pixels in rows and columns."""
     grown = functional.max_pool2d(
-        torch.from_numpy(mask.astype(np.float32))[:, None], side, 1, ROAD_TOLERANCE_PX
+        torch.from_numpy(masks.astype(np.float32))[:, None], 2 * pixels + 1, 1, pixels
     )
     return np.asarray(grown[:, 0].numpy() > 0)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from c2gm.model.config import DEFAULT_STEPS, SHIPPED_WEIGHTS
+from c2gm.model.evaluation.seams_cli import seams
 from c2gm.runtime.backends import BACKENDS, open_backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.errors import OptionError, OutputError
@@ -21,7 +22,6 @@ from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.shipped import find_bundle
 
 app = typer.Typer(
-    help="Score a C2GM model.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -51,9 +51,13 @@ _PIPE_WIDTH = 120
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def evaluate(
-    dataset: Annotated[Path, typer.Option(help="Folder written by c2gm-dataset build.")],
+    context: typer.Context,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Folder written by c2gm-dataset build; needed.", show_default=False),
+    ] = None,
     checkpoint: Annotated[
         Path, typer.Option(help="Weights of c2gm-train (.safetensors).", show_default="the shipped")
     ] = SHIPPED_WEIGHTS,
@@ -122,7 +126,12 @@ def evaluate(
     c2gm-eval --dataset runs/dataset --bundle nano-int8.c2gm --backend onnxruntime
     c2gm-eval --dataset runs/dataset --references with --spans 1 \\
         --inception-weights pt_inception-2015-12-05-6726825d.pth
+    c2gm-eval seams scene.mbtiles
     """
+    if context.invoked_subcommand is not None:
+        return
+    if dataset is None:
+        raise OptionError("Missing option '--dataset'; see c2gm-eval --help")
     import torch
 
     from c2gm.model.checkpoint import load_model
@@ -198,6 +207,9 @@ def evaluate(
     if sheet is not None:
         evaluation_sheet(evaluation, sheet_rows).save(sheet)
     _print(report)
+
+
+app.command()(seams)
 
 
 def _spans(text: str) -> tuple[int, ...]:

@@ -131,7 +131,7 @@ class Ratio:
 def ratios(
     borders: list[Border], controls: list[Sums], draws: int = 400
 ) -> Mapping[str, Ratio | None]:
-    """The three numbers of some borders; None where nothing happens on any line.
+    """The three numbers of some borders; None where nothing happens beside any control line.
 
     Intervals are by bootstrap over lines, from a fixed seed.
     """
@@ -147,17 +147,23 @@ def ratios(
     for index, name in enumerate(STATISTICS):
         at = 1 + 2 * index
         whole = [lines.sum(axis=0) for lines in (here, there)]
-        if min(float(sums[at + 1]) for sums in whole) <= 0 or whole[1][at] <= 0:
+        if not whole[1][at + 1]:
             found[name] = None
             continue
-        border, control = (float(sums[at] / sums[at + 1]) for sums in whole)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = (resampled[0][:, at] / resampled[0][:, at + 1]) / (
-                resampled[1][:, at] / resampled[1][:, at + 1]
-            )
-        low, high = np.nanquantile(spread, [0.025, 0.975])
+        border, control = (float(_share(sums, at)) for sums in whole)
+        spread = _share(resampled[0], at) / _share(resampled[1], at)
+        low, high = np.quantile(spread, [0.025, 0.975])
         found[name] = Ratio(border, control, border / control, float(low), float(high))
     return found
+
+
+def _share(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
+    """What happens on lines over what happens beside them, (..., 7) -> (...).
+
+    With half a grey level, or half an edge pixel, added to both: where next to nothing happens, a
+    ratio of nothings means nothing.
+    """
+    return np.asarray((sums[..., at] + 0.5) / (sums[..., at + 1] + 0.5))
 
 
 def groups(lines: LevelLines) -> Iterator[tuple[str, list[Border]]]:

@@ -71,6 +71,14 @@ class Loop(Protocol):
         """Pictures (H, H, 3) of the rows' x0, and the rows' changes in the latest step."""
         ...
 
+    def take(self, row: int) -> tuple[NDArray[np.float32], np.float32]:
+        """A row's x0 (c, h, h), and its change in the latest step."""
+        ...
+
+    def decode(self, latents: NDArray[np.float32]) -> Picture:
+        """The picture (H, H, 3) of latents (c, h, h)."""
+        ...
+
     def close(self) -> None:
         """Give the device's memory back; the loop cannot be used any more."""
         ...

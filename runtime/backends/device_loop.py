@@ -143,6 +143,8 @@ class DeviceLoop:
         self._admitted = 0
         image = graphs["vae_decoder"].outputs[0]
         self._images = driver.pinned(image.at(rows, side), image.dtype)
+        latents = graphs["vae_decoder"].inputs[0]
+        self._latents = driver.pinned(latents.at(1, side), latents.dtype)
         self._prepared = {
             name: driver.prepare(
                 name, n, side, {tensor: b.address for tensor, b in self._blocks[name].items()}
@@ -264,12 +266,33 @@ class DeviceLoop:
             self._run("vae_decoder")
             driver.download(self._images[place : place + 1], self._picture["image"].address)
         driver.wait(driver.mark())
-        latest = self._steps[(self._count - 1) % len(self._steps)].arrays["change"]
         pictures = [
             np.ascontiguousarray(self._images[place].transpose(1, 2, 0))
             for place in range(len(rows))
         ]
-        return pictures, latest[list(rows)]
+        return pictures, self._latest_change()[list(rows)]
+
+    def take(self, row: int) -> tuple[NDArray[np.float32], np.float32]:
+        """See `Loop.take`."""
+        self._driver.download(self._latents, self._batch["previous_x0"].row(row))
+        self._driver.wait(self._driver.mark())
+        return self._latents[0].copy(), self._latest_change()[row]
+
+    def decode(self, latents: NDArray[np.float32]) -> Picture:
+        """See `Loop.decode`."""
+        driver = self._driver
+        self._latents[0] = latents
+        driver.upload(self._picture["latents"].address, self._latents)
+        self._run("vae_decoder")
+        driver.download(self._images[:1], self._picture["image"].address)
+        driver.wait(driver.mark())
+        return np.ascontiguousarray(self._images[0].transpose(1, 2, 0))
+
+    def _latest_change(self) -> NDArray[np.float32]:
+        """Of the latest step, which the host has waited for."""
+        change: NDArray[np.float32]
+        change = self._steps[(self._count - 1) % len(self._steps)].arrays["change"]
+        return change
 
     def close(self) -> None:
         """See `Loop.close`."""

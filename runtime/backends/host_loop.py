@@ -56,11 +56,17 @@ class HostLoop:
 
     def paint(self, rows: Sequence[int]) -> tuple[list[Picture], NDArray[np.float32]]:
         """See `Loop.paint`."""
-        pictures: list[Picture] = []
-        for row in rows:
-            image = self._decoder.run({"latents": self._inputs["previous_x0"][row : row + 1]})
-            pictures.append(np.ascontiguousarray(image["image"][0].transpose(1, 2, 0)))
+        pictures = [self.decode(self._inputs["previous_x0"][row]) for row in rows]
         return pictures, self._change[list(rows)]
+
+    def take(self, row: int) -> tuple[NDArray[np.float32], np.float32]:
+        """See `Loop.take`."""
+        return self._inputs["previous_x0"][row].copy(), self._change[row]
+
+    def decode(self, latents: NDArray[np.float32]) -> Picture:
+        """See `Loop.decode`."""
+        image = self._decoder.run({"latents": latents[np.newaxis]})["image"]
+        return np.ascontiguousarray(image[0].transpose(1, 2, 0))
 
     def close(self) -> None:
         """See `Loop.close`: nothing that Python does not give back itself."""
