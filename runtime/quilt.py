@@ -53,7 +53,7 @@ class Quilt:
         return self._readers.get(window, 0) > 0 and window not in self._drawn
 
     def put(self, window: Window, latents: Latents | None) -> list[Window]:
-        """A window is drawn, None: there is nothing in it; returns those that may be painted now."""
+        """A window is drawn (None: nothing is in it); returns those that may be painted now."""
         self._drawn[window] = latents
         ready: list[Window] = []
         for other in self._patches(window):

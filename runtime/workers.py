@@ -28,7 +28,7 @@ from c2gm.runtime.tile_codec import decode_tile, encode_tile
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A window and where it has data: `valid` (size, size) bool, which may be a view of one True."""
+    """A window and where it has data: `valid` (size, size) bool, maybe a view of one True."""
 
     window: Window
     valid: NDArray[np.bool_]

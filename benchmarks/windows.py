@@ -1,0 +1,197 @@
+"""Which windows should maps be made of? Seams, quality and time of combinations, on real scenes.
+
+Every scene is mapped by c2gm-infer with every combination; its borders are measured, and tiles of
+held-out ground with detail are scored against the true map of the dataset's area of that name. The
+control is that true map itself, cut into tiles: a picture without seams.
+
+python -m c2gm.benchmarks.windows --dataset runs/dataset --levels 12-17 \
+    ../shared/data/swiss/brig_west.tif ../shared/data/swiss/ftan.tif
+"""
+
+import argparse
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mercantile import Tile
+
+from c2gm.benchmarks.sheet import infer
+from c2gm.model.data.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area
+from c2gm.model.data.pairs import Window, cut
+from c2gm.model.evaluation.class_scores import class_counts
+from c2gm.model.evaluation.metrics import psnr_y, ssim_y
+from c2gm.model.evaluation.result_map import ResultMap
+from c2gm.model.evaluation.seams import STATISTICS, LevelLines, measure_lines, ratios
+from c2gm.runtime.grid import parse_levels
+from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.pixels import Picture
+
+COMBINATIONS = (
+    "--halo 0",
+    "--window 2 --halo 0",
+    "--halo 32 --no-blend",
+    "--halo 32",
+    "--window 2 --halo 32",
+    "--window 2 --halo 64",
+)
+
+SHOWN = ("building", "road")
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one combination did on all scenes."""
+
+    lines: dict[int, LevelLines] = field(default_factory=dict)
+    psnr: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    tiles: int = 0
+
+    def add_lines(self, found: dict[int, LevelLines]) -> None:
+        """Borders of one more scene."""
+        for level, lines in found.items():
+            mine = self.lines.setdefault(level, LevelLines())
+            mine.borders += lines.borders
+            mine.controls += lines.controls
+
+    def row(self) -> dict[str, Any]:
+        """Plain values: seams by level, scores, milliseconds a tile."""
+        seams = {
+            level: {
+                name: None if ratio is None else asdict(ratio)
+                for name, ratio in ratios(lines.borders, lines.controls).items()
+            }
+            for level, lines in self.lines.items()
+        }
+        scores: dict[str, float | None] = {
+            name: float(part / whole) if whole else None
+            for name, (part, whole) in self.counts.items()
+        }
+        if self.psnr:
+            scores["psnr_y"] = float(np.mean(self.psnr))
+            scores["ssim_y"] = float(np.mean(self.ssim))
+        return {
+            "seams": seams,
+            "borders": {level: len(lines.borders) for level, lines in self.lines.items()},
+            "scored_tiles": len(self.psnr),
+            "scores": scores,
+            "ms_per_tile": 1e3 * self.seconds / self.tiles if self.tiles else None,
+        }
+
+
+def measure(
+    scenes: Sequence[Path], dataset: Path, levels: str, combinations: Sequence[str]
+) -> dict[str, Any]:
+    """Rows by combination, and the control's."""
+    chosen = parse_levels(levels)
+    rows = {name: Totals() for name in ("control", *combinations)}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "map.mbtiles"
+        for scene in scenes:
+            area = open_area(dataset / scene.stem)
+            for name in combinations:
+                totals, start = rows[name], time.perf_counter()
+                summary = infer(
+                    "--imagery", str(scene), "--levels", levels, "--output", str(output),
+                    "--overwrite", *shlex.split(name),
+                )  # fmt: skip
+                totals.seconds += time.perf_counter() - start
+                totals.tiles += sum(summary["tiles"].values())
+                with ResultMap(output) as found:
+                    pairs = (pair for z in found.levels for pair in found.tiles(z))
+                    totals.add_lines(measure_lines(pairs, found.window))
+                    _score(totals, area, found, chosen)
+            rows["control"].add_lines(measure_lines(_truth(area, chosen)))
+    return {name: totals.row() for name, totals in rows.items()}
+
+
+def _extents(area: Area, level: int) -> Iterator[tuple[Tile, Extent]]:
+    whole = area.levels[level]
+    for y in range(whole.top // TILE_SIZE, -(-(whole.top + whole.height) // TILE_SIZE)):
+        for x in range(whole.left // TILE_SIZE, -(-(whole.left + whole.width) // TILE_SIZE)):
+            yield Tile(x, y, level), Extent(x * TILE_SIZE, y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
+
+
+def _truth(area: Area, levels: Sequence[int]) -> Iterator[tuple[Tile, Picture]]:
+    """The true map where there is imagery, tile by tile."""
+    for level in levels:
+        for tile, extent in _extents(area, level):
+            seen = crop(area.imagery(level), area.levels[level], extent)[..., 3:]
+            if seen.any():
+                drawn = crop(area.map(level), area.levels[level], extent)
+                yield tile, np.concatenate([drawn, seen], axis=2)
+
+
+def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) -> None:
+    """Held-out tiles with detail."""
+    for level in levels:
+        grounds = [ground.finer(level - GROUND_LEVEL) for ground in area.validation]
+        for tile, extent in _extents(area, level):
+            if not any(_overlap(ground, extent) for ground in grounds):
+                continue
+            sample = cut(Window(area, level, extent), None, "validation")
+            picture = found.tile(tile)
+            if not sample.detail or picture is None:
+                continue
+            valid = (sample.imagery[..., 3] > 0)[None] & (picture[None, ..., 3] > 0)
+            if valid.mean() < 0.25:
+                continue
+            pair = picture[None, ..., :3], sample.target[None], valid
+            totals.psnr.append(float(psnr_y(*pair)[0]))
+            totals.ssim.append(float(ssim_y(*pair)[0]))
+            for name, counts in class_counts(*pair).items():
+                totals.counts[name] = totals.counts.get(name, 0) + counts.sum(axis=0)
+
+
+def _overlap(one: Extent, other: Extent) -> bool:
+    rows, columns = one.within(other)
+    return bool(rows.stop > rows.start and columns.stop > columns.start)
+
+
+def _print(report: dict[str, Any]) -> None:
+    control = report["control"]
+    levels = list(control["seams"])
+    print(f"| windows | {' | '.join(f'level {z}' for z in levels)} | quality | ms a tile |")
+    print(f"|{'---|' * (len(levels) + 3)}")
+    for name, row in report.items():
+        cells = []
+        for level in levels:
+            found = row["seams"].get(level, {})
+            numbers = [found.get(s) for s in STATISTICS]
+            cells.append(" / ".join("-" if n is None else f"{n['ratio']:.2f}" for n in numbers))
+        scores = row["scores"]
+        quality = "-"
+        if "psnr_y" in scores:
+            areas = ", ".join(f"{scores[f'iou_{c}']:.3f}" for c in SHOWN)
+            quality = f"{scores['psnr_y']:.2f} / {scores['ssim_y']:.4f}, {areas}"
+        cost = "-" if row["ms_per_tile"] is None else f"{row['ms_per_tile']:.0f}"
+        print(f"| `{name}` | {' | '.join(cells)} | {quality} | {cost} |")
+
+
+def main() -> None:
+    """Parse, run, print a table in Markdown: gradient / edges / residual, PSNR-Y / SSIM-Y, IoU."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenes", type=Path, nargs="+")
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--levels", default="12-17")
+    parser.add_argument("--combinations", nargs="+", default=COMBINATIONS)
+    parser.add_argument("--output", type=Path, help="all figures (JSON)")
+    options = parser.parse_args()
+    report = measure(options.scenes, options.dataset, options.levels, options.combinations)
+    if options.output is not None:
+        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    _print(report)
+
+
+if __name__ == "__main__":
+    main()
