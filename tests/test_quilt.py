@@ -1,4 +1,4 @@
-"""Blending overlapping windows: nothing is lost or painted early, and what agrees stays as it is."""
+"""Blended windows: nothing is lost or painted early, and what agrees stays as it is."""
 
 import random
 from collections.abc import Mapping

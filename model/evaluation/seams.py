@@ -1,13 +1,15 @@
 """How visible tile borders are: what happens across them, against what happens elsewhere.
 
-Three numbers (none is a standard), each compared with the same number on lines through the middle
+Four numbers (none is a standard), each compared with the same number on lines through the middle
 of the same tiles, so that a picture without seams reads 1 whatever it shows. All are two-sided: a
 map that was smoothed over its borders reads below 1.
 
 - gradient: the step across a line, as a multiple of the steps `BESIDE` pixels beside it;
 - edges: the share of pixels with a step of `EDGE_STEP` or more across the line, likewise;
 - residual: by how much the step across differs from the mean of its two neighbours (second order:
-  what a smooth continuation does not explain), likewise.
+  what a smooth continuation does not explain), likewise;
+- activity: the steps within `REACH` pixels of a line, against those around the middle lines: below
+  1 where a map was smoothed or left empty more widely along its borders.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 
-REACH = 8
+REACH = 16
 """Pixels on either side of a line that are looked at; lines of pixels without data there are not
 counted."""
 
@@ -29,7 +31,7 @@ BESIDE = 3
 EDGE_STEP = 16.0
 """Grey levels, mean over R, G and B: neighbouring classes of the map's palette differ by more."""
 
-STATISTICS = ("gradient", "edges", "residual")
+STATISTICS = ("gradient", "edges", "residual", "activity")
 
 Kind = Literal["siblings", "families", "references"]
 """What two tiles share: their parent, only the tile two levels up, or neither (their references of
@@ -38,7 +40,8 @@ a 4X cascade come from different tiles)."""
 Strip = NDArray[np.float32]
 
 Sums = NDArray[np.float64]
-"""(7,): pixels; of step, edge and residual the sum on the line and the mean of both beside it."""
+"""(9,): pixels; of step, edge and residual the sum on the line and the mean of both beside it; the
+sum of steps around the line, by their number, and the pixels again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ def line_sums(strip: Strip) -> Sums:
     for values, at in ((size, line), (size >= EDGE_STEP, line), (residual, line - 1)):
         beside = (values[:, at - BESIDE].sum() + values[:, at + BESIDE].sum()) / 2
         out += [float(values[:, at].sum()), float(beside)]
-    return np.array(out)
+    around = np.delete(size, line, axis=1).mean(axis=1).sum() if len(size) else 0.0
+    return np.array([*out, float(around), float(len(colours))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def ratios(
 
 
 def _share(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
-    """What happens on lines over what happens beside them, (..., 7) -> (...).
+    """What happens on lines over what happens beside them, (..., 9) -> (...).
 
     With half a grey level, or half an edge pixel, added to both: where next to nothing happens, a
     ratio of nothings means nothing.
