@@ -1,6 +1,7 @@
 """A picture of a result: imagery above, the map that was drawn of it below, one column a level.
 
 python -m c2gm.benchmarks.picture_sheet scene.tif scene.mbtiles sheet.png 13,14,15,16
+python -m c2gm.benchmarks.picture_sheet scene.tif scene.mbtiles sheet.png 14,16 --whole
 """
 
 import argparse
@@ -20,12 +21,14 @@ from c2gm.runtime.scene import Scene
 SIDE, GAP, LABEL = 512, 8, 24
 
 
-def draw_map(tiles: Path, level: int, left: int, top: int) -> Image.Image:
-    """The SIDE x SIDE pixels of an MBTiles file at (left, top) of the level pixel grid."""
-    picture = Image.new("RGB", (SIDE, SIDE), "white")
+def draw_map(
+    tiles: Path, level: int, left: int, top: int, width: int = SIDE, height: int = SIDE
+) -> Image.Image:
+    """The pixels of an MBTiles file from (left, top) of the level pixel grid on."""
+    picture = Image.new("RGB", (width, height), "white")
     with closing(sqlite3.connect(f"file:{tiles}?mode=ro", uri=True)) as database:
-        for x in range(left // TILE_SIZE, (left + SIDE - 1) // TILE_SIZE + 1):
-            for y in range(top // TILE_SIZE, (top + SIDE - 1) // TILE_SIZE + 1):
+        for x in range(left // TILE_SIZE, (left + width - 1) // TILE_SIZE + 1):
+            for y in range(top // TILE_SIZE, (top + height - 1) // TILE_SIZE + 1):
                 found = database.execute(
                     "SELECT tile_data FROM tiles WHERE zoom_level=? AND tile_column=? AND "
                     "tile_row=?",
@@ -48,11 +51,7 @@ def sheet(
         west, south, east, north = scene.bounds
         lng, lat = west + place[0] * (east - west), north - place[1] * (north - south)
         for column, level in enumerate(levels):
-            x, y = mercantile.xy(lng, lat)
-            world = mercantile.CE
-            size = world / (TILE_SIZE << level)
-            left = round((x + world / 2) / size) - SIDE // 2
-            top = round((world / 2 - y) / size) - SIDE // 2
+            left, top = (value - SIDE // 2 for value in _pixel(lng, lat, level))
             seen = scene.read(level, left, top, SIDE, SIDE)
             shown = np.where(seen[..., 3:] > 0, seen[..., :3], 255).astype(np.uint8)
             offset = column * (SIDE + GAP)
@@ -60,6 +59,42 @@ def sheet(
             result.paste(Image.fromarray(shown), (offset, LABEL))
             result.paste(draw_map(tiles, level, left, top), (offset, LABEL + SIDE + GAP))
     return result
+
+
+def whole_sheet(imagery: Path, tiles: Path, levels: Sequence[int]) -> Image.Image:
+    """One column a level: the whole scene, shrunk to SIDE pixels where it is larger."""
+    columns: list[tuple[Image.Image, Image.Image]] = []
+    with Scene.open(imagery) as scene:
+        west, south, east, north = scene.bounds
+        for level in levels:
+            (left, top), (right, bottom) = (
+                _pixel(lng, lat, level) for lng, lat in ((west, north), (east, south))
+            )
+            width, height = right - left, bottom - top
+            seen = scene.read(level, left, top, width, height)
+            shown = np.where(seen[..., 3:] > 0, seen[..., :3], 255).astype(np.uint8)
+            drawn = draw_map(tiles, level, left, top, width, height)
+            scale = SIDE * 2 / max(width, height, SIDE * 2)
+            size = max(round(width * scale), 1), max(round(height * scale), 1)
+            pair = (Image.fromarray(shown), drawn)
+            columns.append((pair[0].resize(size), pair[1].resize(size)))
+    width = sum(one.width + GAP for one, _ in columns) - GAP
+    tall = max(one.height for one, _ in columns)
+    result = Image.new("RGB", (width, 2 * tall + GAP + LABEL), "white")
+    pen, font, left = ImageDraw.Draw(result), ImageFont.load_default(16), 0
+    for level, (one, other) in zip(levels, columns, strict=True):
+        pen.text((left + 4, 2), f"level {level}", fill="black", font=font)
+        result.paste(one, (left, LABEL))
+        result.paste(other, (left, LABEL + tall + GAP))
+        left += one.width + GAP
+    return result
+
+
+def _pixel(lng: float, lat: float, level: int) -> tuple[int, int]:
+    """A place on the level pixel grid."""
+    x, y = mercantile.xy(lng, lat)
+    size = mercantile.CE / (TILE_SIZE << level)
+    return round((x + mercantile.CE / 2) / size), round((mercantile.CE / 2 - y) / size)
 
 
 def main() -> None:
@@ -70,10 +105,15 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("levels", help="comma-separated")
     parser.add_argument("--place", default="0.5,0.5", help="shares of the scene's width, height")
+    parser.add_argument("--whole", action="store_true", help="the whole scene, shrunk")
     options = parser.parse_args()
     x, y = (float(part) for part in options.place.split(","))
     levels = [int(part) for part in options.levels.split(",")]
-    sheet(options.imagery, options.tiles, levels, (x, y)).save(options.output, optimize=True)
+    if options.whole:
+        drawn = whole_sheet(options.imagery, options.tiles, levels)
+    else:
+        drawn = sheet(options.imagery, options.tiles, levels, (x, y))
+    drawn.save(options.output, optimize=True)
     print(options.output)
 
 

@@ -128,7 +128,7 @@ def export(
         str,
         typer.Option(
             help="Window sides that engines are built for: pixels of --window and twice --halo of "
-            "c2gm-infer, multiples of 64; default: 256."
+            "c2gm-infer, multiples of 64; default: what its own defaults need, 320."
         ),
     ] = "",
     add_to: Annotated[

@@ -31,6 +31,7 @@ from c2gm.runtime.bundle import (
     write_manifest,
 )
 from c2gm.runtime.errors import OptionError, OutputError
+from c2gm.runtime.grid import DEFAULT_WINDOW_PX
 from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys, scale_prompt
 
 Progress = Callable[[str], None]
@@ -138,6 +139,7 @@ def _write_bundle(
             default_steps=plan.steps,
             early_stop={},
             graphs=graphs,
+            window_sides=(DEFAULT_WINDOW_PX,),
             files=tuple(file_spec(folder, file) for file in (EMBEDDINGS_NAME, PARITY_NAME)),
             provenance=provenance,
         ),

@@ -17,7 +17,7 @@ from c2gm.runtime.command import leave, run_command
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
-from c2gm.runtime.grid import Cascade
+from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import WINDOW_SIDES, InferOptions
 from c2gm.runtime.progress import (
@@ -138,8 +138,12 @@ def infer(
         ),
     ] = 1,
     halo: Annotated[
-        int, typer.Option(help="Pixels around a window that are made and cut off, in steps of 32.")
-    ] = 0,
+        int,
+        typer.Option(
+            help="Pixels around a window where it is blended with its neighbours, in steps of 32. "
+            "0 is a third faster, and every tile border shows."
+        ),
+    ] = DEFAULT_HALO,
     no_blend: Annotated[
         bool,
         typer.Option(

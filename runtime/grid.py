@@ -21,6 +21,12 @@ Cascade = Literal["4x", "2x"]
 WINDOW_MULTIPLE = 64
 """The graphs take windows whose side is a multiple of this many pixels."""
 
+DEFAULT_HALO = 32
+"""Pixels around a window; the least that the graphs allow, and enough (docs/seams.md)."""
+
+DEFAULT_WINDOW_PX = TILE_SIZE + 2 * DEFAULT_HALO
+"""Side of a window of one tile with its halo: what c2gm-infer makes maps of."""
+
 
 def parse_levels(text: str) -> tuple[int, ...]:
     """Levels of `10-16`, `10,12,14` or `10-12,15`, sorted and without repeats.

@@ -15,8 +15,8 @@ from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
 from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
+from c2gm.runtime.grid import DEFAULT_HALO, Plan, Window, parse_levels, plan, reference_level
 from c2gm.runtime.grid import Cascade as CascadeKind
-from c2gm.runtime.grid import Plan, Window, parse_levels, plan, reference_level
 from c2gm.runtime.lanes import Lanes, open_sampler
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
@@ -58,7 +58,7 @@ class InferOptions:
     early_stop: bool = True
     batch: int | None = None
     window: int = 1
-    halo: int = 0
+    halo: int = DEFAULT_HALO
     blend: bool = True
     overwrite: bool = False
 

@@ -7,13 +7,11 @@ from tiny import tiny_config
 
 from c2gm.benchmarks.gpu_costs import count_operators
 from c2gm.benchmarks.gpu_model import (
-    SHEET_LEVELS,
-    SHEET_TILES,
     GraphTimes,
     run_sheet,
-    sheet_plan,
 )
 from c2gm.benchmarks.gpus import GPUS
+from c2gm.benchmarks.scenes import SHEET_LEVELS, SHEET_TILES, sheet_plan
 from c2gm.model.config import NANO
 from c2gm.model.flops import count_flops
 from c2gm.runtime.batching import BUCKETS
