@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from c2gm.benchmarks.scenes import mirrored_scene, sheet_plan
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.grid import DEFAULT_HALO
 from c2gm.runtime.shipped import GPU_MODEL, find_bundle
 
 GRAPH_PARTS = ("condition", "denoise", "decode")
@@ -79,7 +81,8 @@ def run_sheet(
 
         plain = Bundle.read(find_bundle(Path(GPU_MODEL), "onnxruntime"))
         model = load_model(SHIPPED_WEIGHTS)
-        rows += run_sheet_peers(model, plain, scene, planned, folder, peer_tiles, progress)
+        same = replace(planned, halo=DEFAULT_HALO)
+        rows += run_sheet_peers(model, plain, scene, same, folder, peer_tiles, progress)
     return rows
 
 

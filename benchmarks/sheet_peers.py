@@ -13,6 +13,7 @@ from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.cascade import reference_picture
 from c2gm.runtime.grid import Plan, reference_level
+from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import Picture, to_network
 from c2gm.runtime.sampler import Sample
@@ -56,7 +57,10 @@ def run_sheet_peers(
 def draw_sheet(
     peer: Peer, bundle: Bundle, path: Path, planned: Plan, folder: Path, limit: int | None = None
 ) -> int:
-    """Write the first `limit` tiles of a plan of single tiles as PNG; returns how many they are."""
+    """Write the first `limit` tiles of a plan of single tiles as PNG; returns how many they are.
+
+    Halos are cut off: blending is no peer's manner.
+    """
     channels, factor = bundle.manifest.latent_channels, bundle.manifest.latent_factor
     maps: dict[Tile, Picture] = {}
     with Scene.open(path) as scene:
@@ -78,7 +82,9 @@ def draw_sheet(
                     level=level,
                     span=span,
                 )
-                (picture,) = peer.draw([sample])
+                (drawn,) = peer.draw([sample])
+                x, y, _, _ = window.tile_box(tile)
+                picture = drawn[y : y + TILE_SIZE, x : x + TILE_SIZE]
                 Image.fromarray(picture).save(folder / f"{level}-{tile.x}-{tile.y}.png")
                 maps[tile] = with_alpha(picture)
     return len(maps)

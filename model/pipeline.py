@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
@@ -20,11 +21,12 @@ from c2gm.runtime.pixels import Picture, enlarge, to_network
 Box = tuple[int, int, int, int]
 """Left, top, width, height in level pixels."""
 
+Latents = NDArray[np.float32]
+
 ReadImagery = Callable[[int, int, int, int, int], Picture]
 """(level, left, top, width, height) -> RGBA picture; the face of the runtime's `Scene.read`."""
 
 
-@torch.no_grad()
 def generate_window(
     model: SGDM,
     imagery: Picture,
@@ -43,6 +45,26 @@ def generate_window(
     the window's place in level pixels, which decides its starting noise.
     Raises ValueError if a picture's size does not fit, or a reference comes without its span.
     """
+    latents = draw_latents(
+        model, imagery, reference, level, span, left_px, top_px, seed=seed, steps=steps
+    )
+    return _decode(model, latents)
+
+
+@torch.no_grad()
+def draw_latents(
+    model: SGDM,
+    imagery: Picture,
+    reference: Picture | None,
+    level: int,
+    span: int | None,
+    left_px: int,
+    top_px: int,
+    *,
+    seed: int,
+    steps: int,
+) -> Latents:
+    """What `generate_window` decodes: latents (c, H/8, H/8) of a window."""
     side = imagery.shape[0]
     if side % 64 or imagery.shape != (side, side, 4):
         raise ValueError(f"imagery is {imagery.shape}, expected (H, H, 4), H a multiple of 64")
@@ -63,8 +85,7 @@ def generate_window(
     channels = model.config.autoencoder.latent_channels
     noise = torch.from_numpy(starting_noise(seed, level, left, top, cells, cells, channels))
     latents = sample_latents(model, condition, states, pooled, noise[None].to(device), steps)
-    picture: Picture = to_pictures(model.autoencoder.decode(latents))[0].cpu().numpy()
-    return picture
+    return latents[0].float().cpu().numpy()
 
 
 def generate_cascade(
@@ -81,9 +102,10 @@ def generate_cascade(
     """The maps of all levels of `boxes`, coarse to fine: level -> RGBA (height, width, 4).
 
     `boxes`: the pixels to fill, by level, in whole windows of `side` tiles. Every window also sees
-    `halo` pixels around itself. A level's reference is the map two levels up where `boxes` has that
-    level, else one up (a "2x" cascade: the other way), else there is none; outside that map's box
-    the reference is transparent. Pixels without imagery are 0 in all channels.
+    `halo` pixels around itself, over which its latents are blended with its neighbours'. A level's
+    reference is the map two levels up where `boxes` has that level, else one up (a "2x" cascade:
+    the other way), else there is none; outside that map's box the reference is transparent. Pixels
+    without imagery are 0 in all channels.
     Raises ValueError for a box that is not made of whole windows.
     """
     maps: dict[int, Picture] = {}
@@ -93,28 +115,84 @@ def generate_cascade(
         if any(value % step for value in boxes[level]):
             raise ValueError(f"box {boxes[level]} is not made of windows of {step} px")
         found = reference_level(level, boxes, cascade)
-        canvas = np.zeros((height, width, 4), dtype=np.uint8)
+        blend = _Blend(model.config.autoencoder.latent_channels, width, height, step, halo)
+        valid: dict[tuple[int, int], NDArray[np.bool_]] = {}
         for y in range(0, height, step):
             for x in range(0, width, step):
                 window = (left + x - halo, top + y - halo, step + 2 * halo, step + 2 * halo)
                 seen = imagery(level, *window)
-                valid = seen[halo : halo + step, halo : halo + step, 3] > 0
-                if not valid.any():
+                here = seen[halo : halo + step, halo : halo + step, 3] > 0
+                if not here.any():
                     continue
+                valid[x, y] = here
                 reference, span = None, None
                 if found is not None:
                     coarse, span = found
                     source = _cut(maps[coarse], boxes[coarse], tuple(v >> span for v in window))
                     reference = enlarge(source, span)
-                picture = generate_window(
-                    model, seen, reference, level, span, window[0], window[1], seed, steps
+                blend.add(
+                    x,
+                    y,
+                    draw_latents(
+                        model,
+                        seen,
+                        reference,
+                        level,
+                        span,
+                        window[0],
+                        window[1],
+                        seed=seed,
+                        steps=steps,
+                    ),
                 )
-                inside = canvas[y : y + step, x : x + step]
-                inside[..., :3] = picture[halo : halo + step, halo : halo + step]
-                inside[..., 3] = 255
-                inside[~valid] = 0
+        canvas = np.zeros((height, width, 4), dtype=np.uint8)
+        for (x, y), here in valid.items():
+            picture = _decode(model, blend.window(x, y))
+            inside = canvas[y : y + step, x : x + step]
+            inside[..., :3] = picture[halo : halo + step, halo : halo + step]
+            inside[..., 3] = 255
+            inside[~here] = 0
         maps[level] = canvas
     return maps
+
+
+class _Blend:
+    """A level's latents: the weighted mean of all windows' on one canvas."""
+
+    def __init__(self, channels: int, width: int, height: int, step: int, halo: int) -> None:
+        self._cells = (step + 2 * halo) // LATENT_FACTOR
+        shape = tuple((value + 2 * halo) // LATENT_FACTOR for value in (height, width))
+        self._sum, self._weight = np.zeros((channels, *shape)), np.zeros(shape)
+        place = np.arange(self._cells) + 0.5
+        depth = np.ones(self._cells)
+        if halo:
+            overlap = 2 * halo / LATENT_FACTOR
+            depth = np.minimum(np.minimum(place, self._cells - place) / overlap, 1.0)
+        self._line = depth * depth * (3 - 2 * depth)
+
+    def add(self, x: int, y: int, latents: Latents) -> None:
+        """A window whose core begins at (x, y) of the level's box, in pixels."""
+        here = self._place(x, y)
+        weight = np.outer(self._line, self._line)
+        self._sum[:, *here] += weight * latents
+        self._weight[here] += weight
+
+    def window(self, x: int, y: int) -> Latents:
+        """What a window is decoded from."""
+        here = self._place(x, y)
+        return np.asarray(self._sum[:, *here] / self._weight[here], np.float32)
+
+    def _place(self, x: int, y: int) -> tuple[slice, slice]:
+        x, y = x // LATENT_FACTOR, y // LATENT_FACTOR
+        return slice(y, y + self._cells), slice(x, x + self._cells)
+
+
+@torch.no_grad()
+def _decode(model: SGDM, latents: Latents) -> Picture:
+    device = model.signal.device
+    image = model.autoencoder.decode(torch.from_numpy(latents)[None].to(device))
+    picture: Picture = to_pictures(image)[0].cpu().numpy()
+    return picture
 
 
 def _cut(picture: Picture, box: Box, wanted: tuple[int, ...]) -> Picture:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,10 @@ def test_a_sheet_in_a_peers_manner_is_the_runtimes(tiny_bundle: Path, tmp_path: 
     bundle = Bundle.read(tiny_bundle)
     schedule, steps = bundle.manifest.schedule, bundle.manifest.default_steps
     peer = PlainGraphs(bundle, plain_onnxruntime, steps, schedule)
-    made = draw_sheet(peer, bundle, scene, planned, tmp_path)
+    made = draw_sheet(peer, bundle, scene, replace(planned, halo=32), tmp_path)
     output = tmp_path / "ours.mbtiles"
-    run(InferOptions(scene, "13-15", output, tiny_bundle, "onnxruntime"), QuietReport())
+    options = InferOptions(scene, "13-15", output, tiny_bundle, "onnxruntime", blend=False)
+    run(options, QuietReport())
     theirs = sorted(tmp_path.glob("*.png"))
     assert len(theirs) == made == sum(planned.tile_count(level) for level in planned.levels)
     with closing(sqlite3.connect(output)) as file:

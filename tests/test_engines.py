@@ -43,7 +43,7 @@ from c2gm.runtime.errors import (
 )
 
 TARGETS = ("8.6", "8.9", "12.0")
-BUCKETS, SIDE = (1, 2), 256
+BUCKETS, SIDE = (1, 2), 320
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_foreign_ones_are_refused(
 
 @pytest.mark.parametrize(
     ("bucket", "side", "reason"),
-    [(8, 256, "is for batches of 1, 2, not 8"), (2, 320, "is for windows of 256 px, not 320")],
+    [(8, 320, "is for batches of 1, 2, not 8"), (2, 256, "is for windows of 320 px, not 256")],
 )
 def test_other_shapes_are_refused(
     half: Path, built: EngineSet, bucket: int, side: int, reason: str
@@ -196,7 +196,7 @@ def test_too_little_memory_is_known_before_loading(half: Path, built: EngineSet)
     weights = sum(m.weight_bytes for n, m in built.memory.items() if "encoder" not in n)
     assert needed > weights + built.memory["denoise"].activation_bytes[1]
     check_memory(bundle, built, CudaDevice("big", "8.6", 2**34, 2**34), 2, SIDE)
-    with pytest.raises(BackendError, match="small has 0.01 of 0.02 GB free, 2 windows of 256 px"):
+    with pytest.raises(BackendError, match="small has 0.01 of 0.02 GB free, 2 windows of 320 px"):
         check_memory(bundle, built, CudaDevice("small", "8.6", 20_000_000, 10_000_000), 2, SIDE)
 
 

@@ -86,8 +86,9 @@ def test_cascade_takes_the_reference_of_the_right_level(model: SGDM) -> None:
     assert np.array_equal(by_two[12][..., :3], expected)
 
 
+@pytest.mark.parametrize("halo", [0, 32])
 def test_the_runtime_makes_the_same_map(
-    model: SGDM, tiny_bundle: Path, small_scene: Path, tmp_path: Path
+    model: SGDM, tiny_bundle: Path, small_scene: Path, tmp_path: Path, halo: int
 ) -> None:
     """c2gm-infer on exported graphs = this pipeline on torch, with 2X and 4X references."""
     options = InferOptions(
@@ -97,12 +98,15 @@ def test_the_runtime_makes_the_same_map(
         model=tiny_bundle,
         steps=STEPS,
         seed=SEED,
+        halo=halo,
     )
     tiles = read_tiles(run(options, QuietReport()).output)
     boxes = {level: box_around([t for t in tiles if t[0] == level]) for level in (13, 14, 15)}
     with Scene.open(small_scene) as scene:
-        maps = generate_cascade(model, scene.read, boxes, seed=SEED, steps=STEPS)
-        other = generate_cascade(model, scene.read, boxes, seed=SEED + 1, steps=STEPS)
+        maps, other = (
+            generate_cascade(model, scene.read, boxes, halo=halo, seed=seed, steps=STEPS)
+            for seed in (SEED, SEED + 1)
+        )
     worst, worst_other = 0, 0
     for (level, x, y), tile in tiles.items():
         left, top, _, _ = boxes[level]
