@@ -13,6 +13,7 @@ from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.cascade import reference_picture
 from c2gm.runtime.grid import Plan, reference_level
+from c2gm.runtime.job import GUIDE_PX
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import Picture, to_network
@@ -64,8 +65,9 @@ def draw_sheet(
     channels, factor = bundle.manifest.latent_channels, bundle.manifest.latent_factor
     maps: dict[Tile, Picture] = {}
     with Scene.open(path) as scene:
+        guides = [level for level in planned.levels if scene.narrow_px(level) >= GUIDE_PX]
         for level in planned.levels:
-            found = reference_level(level, planned.levels)
+            found = reference_level(level, guides)
             span = None if found is None else found[1]
             for window in planned.windows(level):
                 if limit is not None and len(maps) >= limit:

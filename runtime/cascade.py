@@ -30,9 +30,12 @@ class Cascade:
         cascade: CascadeKind = "4x",
         done: Collection[Window] = (),
         again: Collection[Window] = (),
+        guides: Collection[int] | None = None,
     ) -> None:
-        """`done`: windows that a former run finished; they are handed out no more, but for those
-        of `again`, whose neighbours need what they were painted from.
+        """`guides`: levels that references are taken from, default all.
+
+        `done`: windows that a former run finished; they are handed out no more, but for those of
+        `again`, whose neighbours need what they were painted from.
         """
         self.spans: dict[int, int | None] = {}
         """Span of each level's reference, None where it has none."""
@@ -42,7 +45,7 @@ class Cascade:
         self._ready: list[tuple[int, int, Window]] = []
         self._unfinished: set[Window] = set()
         for level in plan.levels:
-            found = reference_level(level, plan.levels, cascade)
+            found = reference_level(level, plan.levels if guides is None else guides, cascade)
             self.spans[level] = None if found is None else found[1]
             windows = list(plan.windows(level))
             self._unfinished.update(windows)

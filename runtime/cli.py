@@ -19,7 +19,7 @@ from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
-from c2gm.runtime.job import WINDOW_SIDES, InferOptions
+from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
 from c2gm.runtime.progress import (
     PlainReport,
     ProgressReport,
@@ -111,11 +111,19 @@ def infer(
     cascade: Annotated[
         str, typer.Option(help="Draw a level from the map two levels up (4x) or one (2x).")
     ] = "4x",
+    guide_from: Annotated[
+        int | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Coarsest level that finer ones are drawn from; coarser ones are drawn for "
+            f"themselves. Default: the first at which the imagery is {GUIDE_PX} px wide and high.",
+        ),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Base map (MBTiles or raster) that the first level starts from, which must be "
-            "11 or finer."
+            help="Base map (MBTiles or raster), from which levels are drawn that have none of "
+            "the run's own to be drawn from; serves levels from 11 on."
         ),
     ] = None,
     bounds: Annotated[
@@ -186,6 +194,7 @@ def infer(
         steps=steps,
         early_stop=not no_early_stop,
         seed=seed,
+        guide_from=guide_from,
         cascade=cast(Cascade, cascade),
         reference=reference,
         bounds=None if bounds is None else parse_bounds(bounds),

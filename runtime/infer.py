@@ -140,7 +140,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     with stopwatch.part("plan"):
         done, count = _resume(planned, archive)
         quilt = Quilt(planned, done, blend=job.recipe.blend)
-        cascade = Cascade(planned, job.options.cascade, done, {w for w in done if quilt.wants(w)})
+        again = {window for window in done if quilt.wants(window)}
+        cascade = Cascade(planned, job.options.cascade, done, again, job.guides)
     if count.resumed:
         progress.note(f"going on with {archive.partial}, which holds {count.resumed} tiles")
     total = sum(planned.tile_count(level) for level in planned.levels)

@@ -18,6 +18,7 @@ from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Plan, Window, parse_levels, plan, reference_level
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.lanes import Lanes, open_sampler
+from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.sampler import Sampler
@@ -27,6 +28,11 @@ from c2gm.runtime.workers import Ground, Recipe
 
 WINDOW_SIDES = (1, 2, 4)
 """Tiles a side of a window."""
+
+
+GUIDE_PX = TILE_SIZE
+"""A level guides finer ones only where the imagery is so wide and high there. On less the model
+hardly sees what it looks at, and what it misses it would talk the finer levels out of, too."""
 
 
 MAX_HALO = 512
@@ -39,7 +45,8 @@ class InferOptions:
 
     `levels`: `10-16` or `10,12,14`; `output`: default the scene's name with `.mbtiles`; `model`: a
     bundle folder or a shipped one's name; `steps`: default the bundle's; `early_stop`: by the
-    bundle's rules; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
+    bundle's rules; `guide_from`: coarsest level that guides finer ones, default by the imagery's
+    size; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
     default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side;
     `blend`: mix windows where their halos overlap, or cut halos off.
     """
@@ -52,6 +59,7 @@ class InferOptions:
     steps: int | None = None
     seed: int = 0
     cascade: CascadeKind = "4x"
+    guide_from: int | None = None
     reference: Path | None = None
     bounds: Box | None = None
     aoi: Path | None = None
@@ -78,6 +86,8 @@ class Job:
     bundle: Bundle
     backend: Backend
     plan: Plan
+    guides: tuple[int, ...]
+    """Levels that finer ones may be drawn from."""
     steps: int
     recipe: Recipe
     warnings: tuple[str, ...]
@@ -121,6 +131,7 @@ class Job:
             "early_stop": str(options.early_stop and bool(self.bundle.manifest.early_stop)),
             "seed": str(options.seed),
             "cascade": options.cascade,
+            "guides": ",".join(map(str, self.guides)),
             "reference": "none" if self.base_map is None else self.base_map.fingerprint(),
             "bounds": "none" if options.bounds is None else ",".join(map(repr, options.bounds)),
             "aoi": "none" if options.aoi is None else file_sha256(options.aoi),
@@ -178,7 +189,8 @@ def prepare(options: InferOptions) -> Iterator[Job]:
         with stopwatch.part("scene"):
             scene = stack.enter_context(Scene.open(options.imagery))
         warning = scene.check_levels(levels)
-        spans, map_spans = _spans(levels, options, bundle)
+        guides = _guides(levels, options.guide_from, scene)
+        spans, map_spans = _spans(levels, guides, options, bundle)
         base_map = None
         if options.reference is not None:
             base_map = stack.enter_context(ReferenceMap.open(options.reference))
@@ -203,6 +215,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             backend=opened.backend,
             passed_over=opened.passed_over,
             plan=planned,
+            guides=guides,
             steps=steps,
             recipe=Recipe(
                 seed=options.seed,
@@ -285,8 +298,15 @@ def _check_levels(levels: Sequence[int], bundle: Bundle) -> None:
         )
 
 
+def _guides(levels: Sequence[int], first: int | None, scene: Scene) -> tuple[int, ...]:
+    """The levels that finer ones may be drawn from."""
+    if first is not None:
+        return tuple(level for level in levels if level >= first)
+    return tuple(level for level in levels if scene.narrow_px(level) >= GUIDE_PX)
+
+
 def _spans(
-    levels: Sequence[int], options: InferOptions, bundle: Bundle
+    levels: Sequence[int], guides: Sequence[int], options: InferOptions, bundle: Bundle
 ) -> tuple[dict[int, int | None], dict[int, int]]:
     """Spans of references that the run makes itself, and of those read from the base map.
 
@@ -296,7 +316,7 @@ def _spans(
     spans: dict[int, int | None] = {}
     map_spans: dict[int, int] = {}
     for level in levels:
-        found = reference_level(level, levels, options.cascade)
+        found = reference_level(level, guides, options.cascade)
         spans[level] = None if found is None else found[1]
         for span in {None, spans[level]}:  # none: a reference may turn out to show nothing
             bundle.embeddings.row(level, span)
@@ -308,7 +328,7 @@ def _spans(
         coarsest = min(bundle.manifest.trained_levels)
         raise ReferenceMapError(
             f"--levels {options.levels} cannot start from --reference: the model starts from maps "
-            f"of level {coarsest} or finer; give --levels {coarsest + 1}-{levels[-1]}, or leave "
+            f"of level {coarsest} or finer; give --levels from {coarsest + 1} on, or leave "
             "--reference out"
         )
     return spans, map_spans

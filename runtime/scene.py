@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterWindow
 
 from c2gm.runtime.errors import C2GMError, LevelError, ReferenceMapError, SceneError
 from c2gm.runtime.footprint import bounds
+from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.pyramid import Layer, Pyramid, level_resolution_m
 from c2gm.runtime.raster import (
@@ -62,6 +63,12 @@ class _Opened:
             for own in self.boxes
             for box in boxes
         )
+
+    def narrow_px(self, level: int) -> float:
+        """The shorter side of the raster's rectangle, in pixels of a level."""
+        width = sum(right - left for left, _, right, _ in self.boxes)
+        height = max(box[3] for box in self.boxes) - min(box[1] for box in self.boxes)
+        return min(width, height) * (TILE_SIZE << level)
 
     def fingerprint(self) -> str:
         """SHA-256 over the content of all files that belong to the raster, hexadecimal."""

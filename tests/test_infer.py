@@ -14,7 +14,7 @@ from tiles import pixels_of, tiles_of
 from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import Interrupted, OutputError
 from c2gm.runtime.infer import PARTS, Summary, run
-from c2gm.runtime.job import InferOptions
+from c2gm.runtime.job import InferOptions, prepare
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
 from c2gm.runtime.progress import QuietReport
 
@@ -30,6 +30,7 @@ def options(tiny_bundle: Path, small_scene: Path, tmp_path_factory: pytest.TempP
         steps=3,
         seed=5,
         batch=2,
+        guide_from=13,
     )
 
 
@@ -98,8 +99,27 @@ def test_pixels_without_imagery_are_transparent(first: Summary) -> None:
         assert not picture[picture[..., 3] == 0].any()
 
 
-@pytest.mark.parametrize(("window", "halo"), [(2, 0), (1, 32)])
-def test_windows_of_several_tiles_and_with_a_halo_make_the_same_tiles(
+@pytest.mark.parametrize(
+    ("levels", "side", "expected"), [("12-15", 300, "15"), ("12-15", 700, "14,15"), ("12", 300, "")]
+)
+def test_levels_that_show_next_to_nothing_guide_no_other(
+    options: InferOptions, tmp_path: Path, levels: str, side: int, expected: str
+) -> None:
+    """The scene is `side` px wide at level 15, and higher."""
+    scene = tmp_path / "small.tif"
+    transform = from_origin(0, 0, *[EARTH_CIRCUMFERENCE_M / (256 << 15)] * 2)
+    profile = {"driver": "GTiff", "width": side, "height": 2000, "count": 3, "dtype": "uint8"}
+    with rasterio.open(scene, "w", crs="EPSG:3857", transform=transform, **profile) as file:
+        file.write(np.full((3, 2000, side), 90, np.uint8))
+    alone = replace(options, imagery=scene, levels=levels, guide_from=None)
+    with prepare(alone) as job:
+        assert job.fingerprint()["guides"] == expected
+    with prepare(replace(alone, guide_from=13)) as job:
+        assert job.fingerprint()["guides"] == ("" if levels == "12" else "13,14,15")
+
+
+@pytest.mark.parametrize(("window", "halo"), [(2, 0), (1, 0), (2, 64)])
+def test_windows_of_several_tiles_and_with_other_halos_make_the_same_tiles(
     options: InferOptions, first: Summary, window: int, halo: int
 ) -> None:
     output = first.output.with_name(f"window{window}halo{halo}.mbtiles")

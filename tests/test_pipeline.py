@@ -99,6 +99,7 @@ def test_the_runtime_makes_the_same_map(
         steps=STEPS,
         seed=SEED,
         halo=halo,
+        guide_from=13,
     )
     tiles = read_tiles(run(options, QuietReport()).output)
     boxes = {level: box_around([t for t in tiles if t[0] == level]) for level in (13, 14, 15)}

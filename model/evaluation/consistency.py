@@ -34,7 +34,7 @@ def measure_consistency(result: ResultMap, levels: Iterable[int]) -> dict[tuple[
         lambda: np.zeros((len(CLASSES), 4), np.int64)
     )
     for level in chosen:
-        found = reference_level(level, chosen, kind)
+        found = reference_level(level, set(chosen).intersection(result.guides), kind)
         if found is None:
             continue
         coarse, span = found

@@ -20,8 +20,9 @@ from c2gm.runtime.pixels import Picture
 class ResultMap:
     """Tiles of an MBTiles file; a context manager.
 
-    `levels`: those that it has; `window`: tiles a side that were made in one piece, and `cascade`,
-    as c2gm-infer wrote them down (1 and 4x where it did not). Raises OutputError, here and in
+    `levels`: those that it has; `window`: tiles a side that were made in one piece, `cascade` and
+    `guides`, the levels that others were drawn from, as c2gm-infer wrote them down (1, 4x and all
+    levels where it did not). Raises OutputError, here and in
     reading, for a file that is no such map.
     """
 
@@ -36,6 +37,8 @@ class ResultMap:
             rows = dict(self._file.execute("SELECT name, value FROM metadata"))
             origin = json.loads(rows.get("c2gm_fingerprint", "{}"))
             self.window, self.cascade = int(origin.get("window", 1)), origin.get("cascade", "4x")
+            guides = origin.get("guides", ",".join(map(str, self.levels)))
+            self.guides = tuple(int(level) for level in guides.split(",") if level)
         except (sqlite3.Error, ValueError, AttributeError) as error:
             self._file.close()
             raise OutputError(f"{path} is no MBTiles file ({error})") from None
