@@ -123,6 +123,7 @@ def score(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
             arguments.per_level,
             condition,
             SPANS if row.span is None else (row.span,),
+            coarsest=12,
         )
         report = evaluate(
             kind(model, DEFAULT_STEPS, arguments.seed), options, networks, lambda *_: None

@@ -65,7 +65,8 @@ def draw_sheet(
     channels, factor = bundle.manifest.latent_channels, bundle.manifest.latent_factor
     maps: dict[Tile, Picture] = {}
     with Scene.open(path) as scene:
-        guides = [level for level in planned.levels if scene.narrow_px(level) >= GUIDE_PX]
+        trusted = [z for z in planned.levels if z >= bundle.manifest.guide_from]
+        guides = [level for level in trusted if scene.narrow_px(level) >= GUIDE_PX]
         for level in planned.levels:
             found = reference_level(level, guides)
             span = None if found is None else found[1]

@@ -13,6 +13,7 @@ from c2gm.export.graphs import GRAPH_CLASSES, Precision
 from c2gm.export.onnx import export_onnx
 from c2gm.export.output import PARITY_NAME, SUFFIX, writing
 from c2gm.export.parity import Parity
+from c2gm.model.config import GUIDE_FROM
 from c2gm.model.flops import count_flops
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import (
@@ -140,6 +141,7 @@ def _write_bundle(
             early_stop={},
             graphs=graphs,
             window_sides=(DEFAULT_WINDOW_PX,),
+            guide_from=GUIDE_FROM if config.name == "nano" else min(LEVELS),
             files=tuple(file_spec(folder, file) for file in (EMBEDDINGS_NAME, PARITY_NAME)),
             provenance=provenance,
         ),

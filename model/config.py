@@ -150,5 +150,9 @@ DEFAULT_STEPS = 2
 finds a third fewer roads without a reference; more than two find few more and lose houses. And
 `nano` samples the noisier half of its time steps only, the first two steps of four."""
 
+GUIDE_FROM = 14
+"""Coarsest level from which `nano` draws finer ones: real imagery was hardly there to learn coarser
+levels from, and cascades that begin further up score worse (docs/training.md)."""
+
 SHIPPED_WEIGHTS = Path(__file__).parent / "assets" / "nano.safetensors"
 """The weights of `nano` that come with the package."""

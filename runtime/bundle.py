@@ -130,7 +130,8 @@ class Manifest:
     """Everything that a run needs to know about a bundle.
 
     `window_sides`: of the windows that engines are built for, in pixels; the graphs themselves take
-    any multiple of `window_multiple`.
+    any multiple of `window_multiple`. `guide_from`: coarsest level that the model reads well enough
+    for finer ones to be drawn from it.
     """
 
     format_version: int
@@ -150,6 +151,7 @@ class Manifest:
     provenance: Provenance
     window_multiple: int = 64
     window_sides: tuple[int, ...] = (TILE_SIZE,)
+    guide_from: int = min(LEVELS)
 
     def early_stop_of(self, level: int, span: int | None) -> EarlyStop:
         """The early-stopping rule of one scale prompt; never stopping where none is given."""

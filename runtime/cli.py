@@ -116,7 +116,8 @@ def infer(
         typer.Option(
             metavar="LEVEL",
             help="Coarsest level that finer ones are drawn from; coarser ones are drawn for "
-            f"themselves. Default: the first at which the imagery is {GUIDE_PX} px wide and high.",
+            f"themselves. Default: the first at which the imagery is {GUIDE_PX} px wide and high, "
+            "and which the model is good at (14 for nano).",
         ),
     ] = None,
     reference: Annotated[

@@ -189,7 +189,7 @@ def prepare(options: InferOptions) -> Iterator[Job]:
         with stopwatch.part("scene"):
             scene = stack.enter_context(Scene.open(options.imagery))
         warning = scene.check_levels(levels)
-        guides = _guides(levels, options.guide_from, scene)
+        guides = _guides(levels, options.guide_from, scene, bundle)
         spans, map_spans = _spans(levels, guides, options, bundle)
         base_map = None
         if options.reference is not None:
@@ -298,11 +298,14 @@ def _check_levels(levels: Sequence[int], bundle: Bundle) -> None:
         )
 
 
-def _guides(levels: Sequence[int], first: int | None, scene: Scene) -> tuple[int, ...]:
+def _guides(
+    levels: Sequence[int], first: int | None, scene: Scene, bundle: Bundle
+) -> tuple[int, ...]:
     """The levels that finer ones may be drawn from."""
     if first is not None:
         return tuple(level for level in levels if level >= first)
-    return tuple(level for level in levels if scene.narrow_px(level) >= GUIDE_PX)
+    trusted = [level for level in levels if level >= bundle.manifest.guide_from]
+    return tuple(level for level in trusted if scene.narrow_px(level) >= GUIDE_PX)
 
 
 def _spans(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from c2gm.model.config import DEFAULT_STEPS, SHIPPED_WEIGHTS
+from c2gm.model.config import DEFAULT_STEPS, GUIDE_FROM, SHIPPED_WEIGHTS
 from c2gm.model.evaluation.seams_cli import seams
 from c2gm.runtime.backends import BACKENDS, open_backend
 from c2gm.runtime.bundle import Bundle
@@ -88,7 +88,7 @@ def evaluate(
     spans: Annotated[
         str, typer.Option(help="Levels up to the reference, preferred first (2 is 4X, 1 is 2X).")
     ] = "2,1",
-    coarsest: Annotated[int, typer.Option(help="Level where cascades begin.")] = 12,
+    coarsest: Annotated[int, typer.Option(help="Level where cascades begin.")] = GUIDE_FROM,
     batch: Annotated[int, typer.Option(help="Tiles at a time; scores do not depend on it.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
     lpips_weights: Annotated[

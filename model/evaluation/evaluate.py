@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from c2gm.model.config import GUIDE_FROM
 from c2gm.model.data.dataset import DETAIL_STD, Sample, validation_samples
 from c2gm.model.evaluation.cascade_painter import CascadePainter
 from c2gm.model.evaluation.metrics import SSIM_RADIUS, Pictures
@@ -41,7 +42,7 @@ class EvaluateOptions:
     per_level: int = 16
     references: str = "both"
     spans: tuple[int, ...] = SPANS
-    coarsest: int = 12
+    coarsest: int = GUIDE_FROM
     batch: int = 8
 
     def __post_init__(self) -> None:
