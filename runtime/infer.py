@@ -188,7 +188,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
                 else:
                     put(out.key, out.picture)
             for ground, latents in drawn:
-                grounds[ground.window] = ground
+                if ground.window not in again:
+                    grounds[ground.window] = ground
                 for window in quilt.put(ground.window, latents):
                     mixed = quilt.take(window)
                     if mixed is None:

@@ -1,9 +1,7 @@
 """OpenVINO on a CPU: a stream of one core for every window that runs at a time."""
 
-import os
 import threading
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,8 +96,6 @@ class OpenVinoBackend:
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
         }
-        if (kept := _cache_folder()) is not None:
-            options["CACHE_DIR"] = str(kept)
         try:
             model = core.read_model(path)
             model.reshape({tensor.name: list(tensor.at(rows, side)) for tensor in inputs})
@@ -114,14 +110,3 @@ class OpenVinoBackend:
         """Library, version, device and precision."""
         version = self._openvino.__version__.split("-")[0]
         return f"OpenVINO {version} on CPU, {available_cores()} cores, {self._precision}"
-
-
-def _cache_folder() -> Path | None:
-    """Where OpenVINO keeps what it has compiled, under the user's cache; None where it cannot."""
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "c2gm" / "openvino"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
-    return folder if os.access(folder, os.W_OK) else None
