@@ -14,7 +14,6 @@ from c2gm.benchmarks.scenes import mirrored_scene, sheet_plan
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import C2GMError
-from c2gm.runtime.grid import DEFAULT_HALO
 from c2gm.runtime.shipped import GPU_MODEL, find_bundle
 
 GRAPH_PARTS = ("condition", "denoise", "decode")
@@ -29,6 +28,7 @@ def run_sheet(
     configurations: Sequence[tuple[Bundle, str]],
     tiles: int,
     peer_tiles: int,
+    halo: int,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """A sheet with every bundle and backend, one after the other, then in the peers' manner.
@@ -36,7 +36,8 @@ def run_sheet(
     Each of ours runs in a process of its own, start included. `graph_share`: of all cores' time,
     what the graphs took of it in this run; the rest is reading, encoding, writing, starting, and
     cores that wait for work. None where a library computes on threads of its own.
-    `peer_tiles`: how many tiles the authors' way draws; none of the peers runs where it is 0.
+    `halo`: as of c2gm-infer; peers draw windows of the same size. `peer_tiles`: how many tiles the
+    authors' way draws; none of the peers runs where it is 0.
     """
     planned = sheet_plan(tiles=tiles)
     rows: list[dict[str, Any]] = []
@@ -50,6 +51,7 @@ def run_sheet(
             summary = infer(
                 "--imagery", str(scene), "--levels", f"{planned.levels[0]}-{planned.levels[-1]}",
                 "--model", str(bundle.folder), "--backend", backend, "--output", str(output),
+                "--halo", str(halo),
             )  # fmt: skip
             wall = time.perf_counter() - start
             size = output.stat().st_size
@@ -73,6 +75,7 @@ def run_sheet(
                     "bytes": size,
                 }
             )
+            progress(f"{rows[-1]['ms_per_tile']} ms a tile")
         if not peer_tiles:
             return rows
         from c2gm.benchmarks.sheet_peers import run_sheet_peers
@@ -81,7 +84,7 @@ def run_sheet(
 
         plain = Bundle.read(find_bundle(Path(GPU_MODEL), "onnxruntime"))
         model = load_model(SHIPPED_WEIGHTS)
-        same = replace(planned, halo=DEFAULT_HALO)
+        same = replace(planned, halo=halo)
         rows += run_sheet_peers(model, plain, scene, same, folder, peer_tiles, progress)
     return rows
 

@@ -17,6 +17,7 @@ from c2gm.runtime.backends import open_backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.command import whole_numbers
 from c2gm.runtime.errors import OptionError
+from c2gm.runtime.grid import DEFAULT_HALO, DEFAULT_WINDOW_PX, WINDOW_MULTIPLE
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL, find_bundle
 
@@ -30,6 +31,7 @@ Models = Annotated[
     str, typer.Option(help="Bundles, separated by commas: folders, or names of shipped ones.")
 ]
 Backends = Annotated[str, typer.Option(help=f"Among {', '.join(CPU_BACKENDS)}.")]
+Side = Annotated[int, typer.Option(help="Side of a window in pixels, a multiple of 64.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _BOTH_MODELS = f"{GPU_MODEL},{CPU_MODEL}"
 _INSTALLED = "those that are installed"
@@ -40,12 +42,13 @@ def latency(
     backends: Backends = _INSTALLED,
     batches: Annotated[str, typer.Option(help="Windows in one run of a graph.")] = "1,2,4",
     seconds: Annotated[float, typer.Option(help="Of every measurement.")] = 2.0,
+    side: Side = DEFAULT_WINDOW_PX,
     as_json: AsJson = False,
 ) -> None:
     """Time each graph, warmed up, with a run on every core: p50, p90, p99, GFLOP/s."""
     from c2gm.benchmarks.latency import graph_latencies
 
-    _check_seconds(seconds)
+    _check(seconds, side)
     sizes = whole_numbers("--batches", batches)
     if not sizes or min(sizes) < 1:
         raise OptionError(f"--batches is {batches!r}, expected numbers from 1")
@@ -53,7 +56,7 @@ def latency(
     for bundle in _bundles(models):
         for backend in _backends(backends):
             _say(f"{bundle.manifest.name} on {backend}")
-            measured = graph_latencies(bundle, backend, sizes, seconds)
+            measured = graph_latencies(bundle, backend, sizes, seconds, side)
             rows += [{"model": bundle.manifest.name} | row for row in measured]
     if as_json:
         _print_json({"machine": machine, "latency": rows})
@@ -79,13 +82,14 @@ def limit(
     models: Models = _BOTH_MODELS,
     backends: Backends = _INSTALLED,
     seconds: Annotated[float, typer.Option(help="Of every measurement.")] = 1.5,
+    side: Side = DEFAULT_WINDOW_PX,
     as_json: AsJson = False,
 ) -> None:
     """Measure what the machine can do at most, and what share of it each graph reaches."""
     from c2gm.benchmarks.latency import graph_latencies
     from c2gm.benchmarks.peak import measure_peaks
 
-    _check_seconds(seconds)
+    _check(seconds, side)
     pairs = [(bundle, backend) for bundle in _bundles(models) for backend in _backends(backends)]
     machine = describe_machine()
     _say("peaks")
@@ -94,7 +98,7 @@ def limit(
     rows = list[dict[str, Any]]()
     for bundle, backend in pairs:
         _say(f"{bundle.manifest.name} on {backend}")
-        for row in graph_latencies(bundle, backend, [1], seconds):
+        for row in graph_latencies(bundle, backend, [1], seconds, side):
             share = row["gflops"] / best[bundle.manifest.precision]
             row |= {"precision": bundle.manifest.precision, "share_of_peak": round(share, 3)}
             rows.append({"model": bundle.manifest.name} | row)
@@ -127,6 +131,7 @@ def sheet(
             help="Also the authors' way, for so many tiles, and plain ONNX Runtime, for all."
         ),
     ] = 0,
+    halo: Annotated[int, typer.Option(help="As --halo of c2gm-infer.")] = DEFAULT_HALO,
     as_json: AsJson = False,
 ) -> None:
     """Run the paper's job, 441 tiles of levels 10-16, end to end by c2gm-infer."""
@@ -137,7 +142,7 @@ def sheet(
     if peer_tiles < 0:
         raise OptionError(f"--peer-tiles is {peer_tiles}, expected 0 or more")
     pairs = [(bundle, backend) for bundle in _bundles(models) for backend in _backends(backends)]
-    machine, rows = describe_machine(), run_sheet(imagery, pairs, tiles, peer_tiles, _say)
+    machine, rows = describe_machine(), run_sheet(imagery, pairs, tiles, peer_tiles, halo, _say)
     if as_json:
         _print_json({"machine": machine, "sheet": rows})
         return
@@ -294,9 +299,11 @@ def faults(
         raise typer.Exit(1)
 
 
-def _check_seconds(seconds: float) -> None:
+def _check(seconds: float, side: int) -> None:
     if not seconds > 0:
         raise OptionError(f"--seconds is {seconds}, expected more than 0")
+    if side < WINDOW_MULTIPLE or side % WINDOW_MULTIPLE:
+        raise OptionError(f"--side is {side}, expected a multiple of {WINDOW_MULTIPLE}")
 
 
 def _bundles(models: str) -> list[Bundle]:

@@ -2,8 +2,8 @@
 
 Early stopping has to beat simply taking fewer steps (method, section 6). So tolerances are chosen
 on half of the windows, each as large as costs next to nothing, and then all of them together are
-set against every smaller fixed number of steps on the other half. Where one of those is as good at
-as few steps, no rule is written.
+set against every smaller fixed number of steps on the other half, of a schedule of its own or the
+first ones of the whole schedule. Where one of those is as good at as few steps, no rule is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -119,17 +119,34 @@ def judge(fixed: Mapping[int, Trajectories], prompts: NDArray[np.str_]) -> Verdi
             for n, (db, similarity) in scores.items()
         },
     }
-    rivals = [
-        n
-        for n, (db, similarity) in scores.items()
-        if n <= mean_steps and db >= psnr - MARGIN_DB and similarity >= ssim - MARGIN_SSIM
-    ]
+    # A rule that ends every window after k steps is worth no more than taking k steps.
+    cut_short = {
+        f"{k} of {steps}": (float(db), float(similarity))
+        for k, db, similarity in zip(
+            range(1, steps),
+            whole.psnr[rows].mean(axis=0),
+            whole.ssim[rows].mean(axis=0),
+            strict=False,
+        )
+    }
+    affordable = int(np.ceil(mean_steps))
+    rivals = {
+        title: score
+        for k, (title, score) in [
+            *((n, (f"{n}", score)) for n, score in scores.items()),
+            *enumerate(cut_short.items(), start=1),
+        ]
+        if k <= affordable
+        and k < steps
+        and score[0] >= psnr - MARGIN_DB
+        and score[1] >= ssim - MARGIN_SSIM
+    }
     if not rules:
         reason = "no tolerance ends a window without loss"
     elif rivals:
-        rival = max(rivals, key=scores.__getitem__)
+        rival = max(rivals, key=rivals.__getitem__)
         reason = (
-            f"not worth it: {rival} fixed steps give {scores[rival][0]:.2f} dB, early stopping "
+            f"not worth it: {rival} fixed steps give {rivals[rival][0]:.2f} dB, early stopping "
             f"{psnr:.2f} dB in {mean_steps:.1f} steps"
         )
         rules = {}

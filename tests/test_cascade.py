@@ -15,6 +15,7 @@ from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, plan
 from c2gm.runtime.pixels import enlarge
+from c2gm.runtime.quilt import Quilt
 
 
 def some_plan(levels: Sequence[int], cells: list[list[bool]], side: int = 1, halo: int = 0) -> Plan:
@@ -157,6 +158,46 @@ def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
     valid = reference[..., 3] > 0
     assert valid.mean() == pytest.approx(44 / 64)
     assert np.abs(reference[..., :3][valid].astype(int) - 200).max() < 20
+
+
+@pytest.mark.parametrize(("rows", "guides"), [(2, None), (4, range(14, 17)), (16, None)])
+def test_rows_are_nearly_always_full_where_windows_wait_for_their_neighbours(
+    rows: int, guides: Sequence[int] | None
+) -> None:
+    """Blended windows take a row twice, to be drawn and to be painted, as `infer` has it."""
+    planned = some_plan(range(10, 17), [[True] * 12] * 12, 1, 32)
+    cascade, quilt = Cascade(planned, guides=guides), Quilt(planned)
+    order, latents = random.Random(1), np.zeros((1, 40, 40), np.float32)
+    running: list[tuple[int, Window, bool]] = []
+    to_paint: list[Window] = []
+    drawn: set[Window] = set()
+    painted: set[Window] = set()
+    busy = ticks = 0
+    begun = False
+    while len(cascade):
+        while len(running) < rows and to_paint:
+            running.append((order.randint(1, 2), to_paint.pop(0), True))
+        while len(running) < rows and (window := cascade.take()) is not None:
+            cascade.release(window)
+            assert window not in drawn
+            drawn.add(window)
+            running.append((order.randint(1, 6), window, False))
+        begun = begun or len(running) == rows
+        if begun and len(cascade) >= 4 * rows:
+            busy, ticks = busy + len(running), ticks + 1
+        over = [(window, paint) for ends, window, paint in running if ends == 1]
+        running = [(ends - 1, window, paint) for ends, window, paint in running if ends > 1]
+        for window, paint in over:
+            if paint:
+                painted.add(window)
+                cascade.finish(window)
+            else:
+                for ready in quilt.put(window, latents):
+                    quilt.take(ready)
+                    to_paint.append(ready)
+    assert painted == drawn and not len(quilt)
+    assert ticks > 50
+    assert busy >= 0.95 * rows * ticks
 
 
 @pytest.mark.parametrize(("rows", "shape"), [(2, (1, 0)), (4, (1, 32)), (16, (1, 0)), (4, (2, 64))])

@@ -81,6 +81,13 @@ def test_no_rule_without_windows_to_judge_on() -> None:
     assert not verdict.rules and "too few windows" in verdict.report["reason"]
 
 
+def test_a_rule_that_ends_all_windows_alike_is_no_rule() -> None:
+    found, prompts = runs({"12-none": 4, "16-4x": 4}, {4: 25.0})
+    verdict = judge(found, prompts)
+    assert not verdict.rules
+    assert "4 of 10 fixed steps give 30.00" in verdict.report["reason"]
+
+
 class Scripted:
     """A loop whose changes are given."""
 
