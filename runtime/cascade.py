@@ -58,11 +58,11 @@ class Cascade:
         for parent, children in self._children.items():
             unread = (child for child in children if child not in finished or child in again)
             self._readers[parent] = sum(1 for _ in unread)
-        self._taken = set(finished)
-        for window in finished.intersection(again):
-            self._push(window)
+        # Those of `again` wait for their reference, too: a damaged parent is being made anew.
+        self._taken = finished.difference(again)
+        self._done = finished
         for window, missing in self._missing.items():
-            if not missing and window not in finished:
+            if not missing and window not in self._taken:
                 self._push(window)
         for window in finished:
             self.finish(window)
@@ -94,7 +94,8 @@ class Cascade:
 
         Raises ValueError for a window that was not taken, or is finished already.
         """
-        if window not in self._taken or window not in self._unfinished:
+        taken = window in self._taken or window in self._done
+        if not taken or window not in self._unfinished:
             raise ValueError(f"window {window.key} is not being worked on")
         self._unfinished.remove(window)
         ready: list[Window] = []

@@ -35,10 +35,6 @@ GUIDE_PX = TILE_SIZE
 hardly sees what it looks at, and what it misses it would talk the finer levels out of, too."""
 
 
-MAX_HALO = 512
-"""Pixels; beyond that a window is mostly halo."""
-
-
 @dataclass(frozen=True, slots=True)
 class InferOptions:
     """What a run is asked to do; the fields are the flags of `c2gm-infer`.
@@ -265,8 +261,12 @@ def check_options(options: InferOptions) -> None:
         raise OptionError(f"--seed is {options.seed}, expected 0 or more")
     if not options.imagery.name:
         raise OptionError(f"--imagery is {str(options.imagery)!r}, expected the name of a raster")
-    if not 0 <= options.halo <= MAX_HALO:
-        raise OptionError(f"--halo is {options.halo}, expected 0 to {MAX_HALO}, in steps of 32")
+    most = options.window * TILE_SIZE // 2
+    if not 0 <= options.halo <= most:
+        raise OptionError(
+            f"--halo is {options.halo}, expected 0 to {most}, half of --window {options.window}, "
+            "in steps of 32"
+        )
     if options.output_path.suffix != ".mbtiles":
         raise OptionError(f"--output is {options.output_path}, expected a name ending in .mbtiles")
     for name, path in (("--imagery", options.imagery), ("--reference", options.reference)):

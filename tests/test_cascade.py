@@ -148,6 +148,28 @@ def test_a_missing_tile_is_a_transparent_part_of_the_reference() -> None:
     assert not alpha[:, :32].any()
 
 
+@given(cells=masks, seed=st.integers(0, 99))
+def test_windows_drawn_again_wait_for_a_reference_that_is_made_anew(
+    cells: list[list[bool]], seed: int
+) -> None:
+    """Tiles of a stopped run may be damaged: parents are unfinished then, and children are not."""
+    planned = some_plan((12, 13, 14), cells)
+    windows = [window for level in planned.levels for window in planned.windows(level)]
+    chance = random.Random(seed)
+    done = set(chance.sample(windows, len(windows) * 2 // 3))
+    again = set(chance.sample(sorted(done), len(done) // 2))
+    cascade = Cascade(planned, "4x", done, again)
+    finished, taken = set(done), list[Window]()
+    while (window := cascade.take()) is not None:
+        assert finished.issuperset(cascade.parents(window))
+        taken.append(window)
+        cascade.release(window)
+        if window not in done:
+            cascade.finish(window)
+            finished.add(window)
+    assert sorted(taken) == sorted((set(windows) - done) | again) and not len(cascade)
+
+
 def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
     window = Window(14, 8580, 5740)
     tile = mercantile.Tile(8580 >> 2, 5740 >> 2, 12)

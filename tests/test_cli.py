@@ -140,7 +140,7 @@ CASES: dict[str, Case] = {
         "do not overlap",
     ),
     "imagery without a name": (lambda f: {"--imagery": ""}, 2, "the name of a raster"),
-    "halo beyond reason": (lambda f: {"--halo": "100000"}, 2, "expected 0 to 512"),
+    "halo beyond reason": (lambda f: {"--halo": "160"}, 2, "expected 0 to 128, half of --window 1"),
     "reference too coarse": (
         lambda f: {"--reference": str(f / "no.mbtiles"), "--levels": "10"},
         10,

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from typer.testing import CliRunner
 
 from c2gm.model.evaluation.cli import app
 from c2gm.model.evaluation.consistency import agreement, shares
+from c2gm.model.evaluation.result_map import ResultMap
 from c2gm.model.evaluation.seams import Border, LevelLines, groups, measure_lines, ratios
 from c2gm.model.evaluation.seams_picture import worst_borders
 from c2gm.model.maps.style import PALETTE
 from c2gm.runtime.errors import LevelError, OptionError, OutputError
+from c2gm.runtime.infer import run
+from c2gm.runtime.job import InferOptions
 from c2gm.runtime.pixels import Picture
+from c2gm.runtime.progress import QuietReport
 from c2gm.runtime.tile_codec import encode_tile
 
 SIDE, LEVEL = 8, 14
+TOWN = Path(__file__).parent / "data" / "town.tif"
 
 
 def continuous(seed: int = 0) -> Picture:
@@ -207,6 +213,21 @@ def test_the_command_reports_and_draws(result: Path, tmp_path: Path) -> None:
         assert image.width > 1000
 
 
+def test_maps_that_are_made_by_default_have_no_seams(tmp_path: Path) -> None:
+    """The shipped model on a real run: if windows were not blended, this would read 10 and more."""
+    output = tmp_path / "town.mbtiles"
+    options = InferOptions(TOWN, "14-15", output, bounds=(17.785, 46.59, 17.815, 46.612))
+    numbers_of = {}
+    for halo in (0, 32):
+        run(replace(options, halo=halo, overwrite=True), QuietReport())
+        with ResultMap(output) as found:
+            lines = measure_lines(found.tiles(15), found.window)[15]
+        ratio = ratios(lines.borders, lines.controls)
+        numbers_of[halo] = [ratio[name] for name in ("gradient", "residual")]
+    assert all(ratio is not None and ratio.ratio > 5 for ratio in numbers_of[0])
+    assert all(ratio is not None and 0.6 < ratio.ratio < 1.5 for ratio in numbers_of[32])
+
+
 def test_unusable_input_is_told(result: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mbtiles"
     text.write_text("no database, but long enough to be looked at as one", encoding="utf-8")
@@ -216,6 +237,8 @@ def test_unusable_input_is_told(result: Path, tmp_path: Path) -> None:
             (["seams", str(text)], OutputError, "is no MBTiles file"),
             (["seams", str(result), "--levels", "9"], LevelError, "it has 12, 14"),
             (["seams", str(result), "--output", "/nowhere/x.json"], OutputError, "not a folder"),
+            (["seams", str(result), "--output", str(tmp_path)], OutputError, "is a folder"),
+            (["seams", str(result), "--picture", str(tmp_path / "x.jpg")], OutputError, ".png"),
             ([], OptionError, "Missing option '--dataset'"),
         )
     )

@@ -21,6 +21,9 @@ from c2gm.runtime.grid import parse_levels
 
 _PIPE_WIDTH = 120
 
+LARGE = 100
+"""Ratios beyond this say no more than that there are seams."""
+
 
 def seams(
     result: Annotated[Path, typer.Argument(help="Map made by c2gm-infer (.mbtiles).")],
@@ -49,6 +52,10 @@ def seams(
     for path in (output, picture):
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(f"{path.parent} is not a folder; make it first")
+        if path is not None and path.is_dir():
+            raise OutputError(f"{path} is a folder; give the name of a file")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise OutputError(f"--picture is {picture}, expected a name that ends in .png")
     with ResultMap(result) as found:
         chosen = found.levels if levels is None else parse_levels(levels)
         missing = sorted(set(chosen) - set(found.levels))
@@ -81,6 +88,8 @@ def seams(
     if worst is not None and picture is not None:
         worst.save(picture)
     _print(report)
+    if not any(measured.borders for measured in lines.values()):
+        Console(stderr=True).print("no borders: no level has two tiles beside each other")
 
 
 def _plain(found: Mapping[str, Ratio | None]) -> dict[str, Any]:
@@ -112,7 +121,11 @@ def _print(report: Mapping[str, Any]) -> None:
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
         return "-"
-    return f"{found['ratio']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+    return f"{_ratio(found['ratio'])} ({_ratio(found['low'])}-{_ratio(found['high'])})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < LARGE else f">{LARGE}"
 
 
 def _share(value: float | None) -> str:
