@@ -135,7 +135,7 @@ def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) 
     for level in levels:
         grounds = [ground.finer(level - GROUND_LEVEL) for ground in area.validation]
         for tile, extent in _extents(area, level):
-            if not any(_overlap(ground, extent) for ground in grounds):
+            if not any(ground.overlaps(extent) for ground in grounds):
                 continue
             sample = cut(Window(area, level, extent), None, "validation")
             picture = found.tile(tile)
@@ -149,11 +149,6 @@ def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) 
             totals.ssim.append(float(ssim_y(*pair)[0]))
             for name, counts in class_counts(*pair).items():
                 totals.counts[name] = totals.counts.get(name, 0) + counts.sum(axis=0)
-
-
-def _overlap(one: Extent, other: Extent) -> bool:
-    rows, columns = one.within(other)
-    return bool(rows.stop > rows.start and columns.stop > columns.start)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 A window with a halo reaches into its neighbours. Each is drawn for itself, from its own imagery,
 reference and noise alone; where they overlap, their latents are mixed by weights that fall to 0 at
 each window's outer edge, and every window is painted from what all of them say, its halo included.
-So neighbours are painted from the same latents along their border, and a window still is a
-function of scene, seed and place: whoever needs a neighbour's latents can draw them again.
+So neighbours are painted from the same latents along their border. What is drawn of a window still
+is a function of scene, seed and place: a run that goes on draws a neighbour's latents again.
+Neighbours outside the plan (beyond the data or the area asked for) take no part.
 
 Latents are mixed, never pictures: two finished pictures on top of each other show ghosts.
 """

@@ -65,6 +65,11 @@ class Extent:
         right = max(self.left + self.width - other.left, left)
         return slice(top, min(bottom, other.height)), slice(left, min(right, other.width))
 
+    def overlaps(self, other: "Extent") -> bool:
+        """Whether two rectangles of one level have a pixel in common."""
+        rows, columns = self.within(other)
+        return bool(rows.stop > rows.start and columns.stop > columns.start)
+
 
 @dataclass(frozen=True)
 class CellIndex:

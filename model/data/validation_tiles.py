@@ -71,15 +71,10 @@ def _validation_windows(area: Area, level: int, side: int) -> list[Window]:
         for left in range(extent.left // side * side, extent.left + extent.width, side):
             window = Window(area, level, Extent(left, top, side, side))
             order = rng.random()
-            if not any(_overlap(ground, window.extent) for ground in grounds):
+            if not any(ground.overlaps(window.extent) for ground in grounds):
                 continue
             share = float((imagery_of(window, "validation")[::8, ::8, 3] > 0).mean())
             if share >= 0.02:
                 ranked.append((min(share, 0.6), order, window))
     ranked.sort(key=lambda item: item[:2])
     return [window for _, _, window in ranked]
-
-
-def _overlap(one: Extent, other: Extent) -> bool:
-    rows, columns = one.within(other)
-    return bool(rows.stop > rows.start and columns.stop > columns.start)
