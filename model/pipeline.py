@@ -27,30 +27,6 @@ ReadImagery = Callable[[int, int, int, int, int], Picture]
 """(level, left, top, width, height) -> RGBA picture; the face of the runtime's `Scene.read`."""
 
 
-def generate_window(
-    model: SGDM,
-    imagery: Picture,
-    reference: Picture | None,
-    level: int,
-    span: int | None,
-    left_px: int,
-    top_px: int,
-    seed: int,
-    steps: int,
-) -> Picture:
-    """The map of one window, RGB (H, H, 3), from a model in evaluation mode.
-
-    `imagery` RGBA (H, H, 4) with H a multiple of 64; `reference` RGBA of the same size, already
-    enlarged by 2**span, or None; one that shows nothing counts as none. `left_px` and `top_px` are
-    the window's place in level pixels, which decides its starting noise.
-    Raises ValueError if a picture's size does not fit, or a reference comes without its span.
-    """
-    latents = draw_latents(
-        model, imagery, reference, level, span, left_px, top_px, seed=seed, steps=steps
-    )
-    return _decode(model, latents)
-
-
 @torch.no_grad()
 def draw_latents(
     model: SGDM,
@@ -60,11 +36,16 @@ def draw_latents(
     span: int | None,
     left_px: int,
     top_px: int,
-    *,
     seed: int,
     steps: int,
 ) -> Latents:
-    """What `generate_window` decodes: latents (c, H/8, H/8) of a window."""
+    """Latents (c, H/8, H/8) of one window's map, from a model in evaluation mode.
+
+    `imagery` RGBA (H, H, 4) with H a multiple of 64; `reference` RGBA of the same size, already
+    enlarged by 2**span, or None; one that shows nothing counts as none. `left_px` and `top_px` are
+    the window's place in level pixels, which decides its starting noise.
+    Raises ValueError if a picture's size does not fit, or a reference comes without its span.
+    """
     side = imagery.shape[0]
     if side % 64 or imagery.shape != (side, side, 4):
         raise ValueError(f"imagery is {imagery.shape}, expected (H, H, 4), H a multiple of 64")
@@ -85,7 +66,8 @@ def draw_latents(
     channels = model.config.autoencoder.latent_channels
     noise = torch.from_numpy(starting_noise(seed, level, left, top, cells, cells, channels))
     latents = sample_latents(model, condition, states, pooled, noise[None].to(device), steps)
-    return latents[0].float().cpu().numpy()
+    drawn: Latents = latents[0].float().cpu().numpy()
+    return drawn
 
 
 def generate_cascade(
@@ -130,24 +112,13 @@ def generate_cascade(
                     coarse, span = found
                     source = _cut(maps[coarse], boxes[coarse], tuple(v >> span for v in window))
                     reference = enlarge(source, span)
-                blend.add(
-                    x,
-                    y,
-                    draw_latents(
-                        model,
-                        seen,
-                        reference,
-                        level,
-                        span,
-                        window[0],
-                        window[1],
-                        seed=seed,
-                        steps=steps,
-                    ),
+                latents = draw_latents(
+                    model, seen, reference, level, span, window[0], window[1], seed, steps
                 )
+                blend.add(x, y, latents)
         canvas = np.zeros((height, width, 4), dtype=np.uint8)
         for (x, y), here in valid.items():
-            picture = _decode(model, blend.window(x, y))
+            picture = decode_latents(model, blend.window(x, y))
             inside = canvas[y : y + step, x : x + step]
             inside[..., :3] = picture[halo : halo + step, halo : halo + step]
             inside[..., 3] = 255
@@ -162,13 +133,14 @@ class _Blend:
     def __init__(self, channels: int, width: int, height: int, step: int, halo: int) -> None:
         self._cells = (step + 2 * halo) // LATENT_FACTOR
         shape = tuple((value + 2 * halo) // LATENT_FACTOR for value in (height, width))
-        self._sum, self._weight = np.zeros((channels, *shape)), np.zeros(shape)
+        self._sum = np.zeros((channels, *shape), np.float32)  # an area's may be large
+        self._weight = np.zeros(shape, np.float32)
         place = np.arange(self._cells) + 0.5
         depth = np.ones(self._cells)
         if halo:
             overlap = 2 * halo / LATENT_FACTOR
             depth = np.minimum(np.minimum(place, self._cells - place) / overlap, 1.0)
-        self._line = depth * depth * (3 - 2 * depth)
+        self._line = (depth * depth * (3 - 2 * depth)).astype(np.float32)
 
     def add(self, x: int, y: int, latents: Latents) -> None:
         """A window whose core begins at (x, y) of the level's box, in pixels."""
@@ -180,7 +152,7 @@ class _Blend:
     def window(self, x: int, y: int) -> Latents:
         """What a window is decoded from."""
         here = self._place(x, y)
-        return np.asarray(self._sum[:, *here] / self._weight[here], np.float32)
+        return self._sum[:, *here] / self._weight[here]
 
     def _place(self, x: int, y: int) -> tuple[slice, slice]:
         x, y = x // LATENT_FACTOR, y // LATENT_FACTOR
@@ -188,7 +160,8 @@ class _Blend:
 
 
 @torch.no_grad()
-def _decode(model: SGDM, latents: Latents) -> Picture:
+def decode_latents(model: SGDM, latents: Latents) -> Picture:
+    """The picture, RGB (H, H, 3), of latents (c, H/8, H/8)."""
     device = model.signal.device
     image = model.autoencoder.decode(torch.from_numpy(latents)[None].to(device))
     picture: Picture = to_pictures(image)[0].cpu().numpy()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import tiny_model
 
-from c2gm.model.pipeline import Box, generate_cascade, generate_window
+from c2gm.model.pipeline import Box, decode_latents, draw_latents, generate_cascade
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.infer import run
 from c2gm.runtime.job import InferOptions
@@ -50,7 +50,9 @@ def test_a_window_depends_on_its_inputs_and_place(model: SGDM) -> None:
         left: int = 512,
         seed: int = 0,
     ) -> Picture:
-        return generate_window(model, imagery, reference, level, span, left, 0, seed, STEPS)
+        return decode_latents(
+            model, draw_latents(model, imagery, reference, level, span, left, 0, seed, STEPS)
+        )
 
     base = window(reference)
     assert base.shape == (64, 64, 3) and base.dtype == np.uint8
@@ -78,10 +80,13 @@ def test_cascade_takes_the_reference_of_the_right_level(model: SGDM) -> None:
     assert (maps[10][:, :44] == 0).all() and (maps[10][:, 44:, 3] == 255).all()
     imagery = ground(12, 1024, 0, 256, 256)
     four = enlarge(maps[10][:64, :64], 2)
-    expected = generate_window(model, imagery, four, 12, 2, 1024, 0, SEED, STEPS)
+    expected = decode_latents(
+        model, draw_latents(model, imagery, four, 12, 2, 1024, 0, SEED, STEPS)
+    )
     assert np.array_equal(maps[12][..., :3], expected)
     two = enlarge(maps[11][:128, :128], 1)
-    expected = generate_window(model, imagery, two, 12, 1, 1024, 0, SEED, STEPS)
+    drawn = draw_latents(model, imagery, two, 12, 1, 1024, 0, SEED, STEPS)
+    expected = decode_latents(model, drawn)
     by_two = generate_cascade(model, ground, boxes, cascade="2x", seed=SEED, steps=STEPS)
     assert np.array_equal(by_two[12][..., :3], expected)
 
