@@ -1,11 +1,14 @@
 """A strong plain peer: a U-Net that paints the map at once, trained as pix2pix is.
 
 Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks": L1 and a
-conditional PatchGAN (non-saturating). It sees the same training batches, through the same loop, as
+conditional PatchGAN (non-saturating), and what the SGDM is told about classes: thin and rare things
+weigh more in L1, and the last features must say each pixel's class. It sees the same training batches, through the same loop, as
 the SGDM: imagery, reference where there is one, level. Its generator is a residual U-Net of about
 the SGDM's cost a training sample, so that the same time is about as many samples.
 
 python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/pix2pix --steps 8000
+python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/more \
+    --initial runs/pix2pix/sgdm.safetensors --steps 2000
 python -m c2gm.benchmarks.pix2pix evaluate --dataset runs/dataset --run runs/pix2pix
 """
 
@@ -22,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from c2gm.model.class_probe import GROUPS, STRIDE, THIN_WEIGHT, MapClasses
 from c2gm.model.critic import players
 from c2gm.model.data.dataset import MapPairs, Sample, collate
 from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
@@ -37,6 +41,9 @@ CHANNELS = (16, 48, 96, 160, 256)
 
 PICTURE_WEIGHT = 100.0
 """Weight of the L1 term beside the adversarial one, as in the paper."""
+
+CLASS_WEIGHT = 3.0
+"""Weight of the classes' cross-entropy beside it: about a third of the L1 term at the end."""
 
 _INPUTS = 3 + 3 + 1 + len(LEVELS)
 
@@ -66,16 +73,24 @@ class Generator(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Condition (b, _INPUTS, H, H) -> map (b, 3, H, H) in [-1, 1]."""
+        return self.paint(self.features(condition))
+
+    def paint(self, features: Tensor) -> Tensor:
+        """The map of the last features."""
+        picture: Tensor = torch.tanh(self.output(features))
+        return picture
+
+    def features(self, condition: Tensor) -> Tensor:
+        """The last features (b, CHANNELS[0], H, H)."""
         skips = [self.stem(condition)]
         for down in self.down:
             skips.append(down(skips[-1]))
-        x = skips.pop()
+        x: Tensor = skips.pop()
         x = x + self.middle(x)
         for up, widen in zip(reversed(self.up), reversed(self.widen), strict=True):
             x = functional.interpolate(widen(x), scale_factor=2.0, mode="nearest")
             x = up(torch.cat([x, skips.pop()], dim=1))
-        picture: Tensor = torch.tanh(self.output(x))
-        return picture
+        return x
 
 
 class Discriminator(nn.Module):
@@ -110,15 +125,27 @@ class Pix2PixModule(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.generator, self.discriminator = Generator(), Discriminator()
+        self.classes, self.says = MapClasses(), nn.Conv2d(CHANNELS[0], len(GROUPS), 1)
 
     def forward(self, batch: Batch) -> Tensor:
         """The sum of both players' losses."""
         condition, truth = conditions(batch), batch["image"]
-        picture = self.generator(condition)
+        features = self.generator.features(condition)
+        picture = self.generator.paint(features)
         fooled, verdict = players(self.discriminator, condition, truth, picture)
+        classes = self.classes.read(truth, batch["imagery"])
+        said = self.says(features[:, :, ::STRIDE, ::STRIDE]).float()
         # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
-        error: Tensor = (picture - truth).abs().mean()
-        return PICTURE_WEIGHT * error + fooled + verdict
+        error = ((picture - truth).abs() * self._weights(classes)).mean()
+        told = self.classes.entropy(said, classes)
+        total: Tensor = PICTURE_WEIGHT * error + CLASS_WEIGHT * told + fooled + verdict
+        return total
+
+    def _weights(self, classes: Tensor) -> Tensor:
+        """Of pixels (b, 1, H, H), more where a thin thing is within a pixel or two; mean one."""
+        near = functional.max_pool2d(self.classes.thin_share(classes, 1), 3, 1, padding=1)
+        weights = 1.0 + THIN_WEIGHT * functional.interpolate(near, scale_factor=float(STRIDE))
+        return weights / weights.mean()
 
 
 class Pix2PixPainter:
@@ -139,7 +166,10 @@ class Pix2PixStage:
 
     def __init__(self, options: TrainOptions) -> None:
         self.pairs = MapPairs(options.dataset, options)
-        self.module: nn.Module = Pix2PixModule()
+        module = Pix2PixModule()
+        if options.initial is not None:
+            module.generator.load_state_dict(load_file(options.initial))
+        self.module: nn.Module = module
 
     def batches(self, start_step: int, rank: int, ranks: int) -> Iterator[Batch]:
         """See `train.Stage.batches`."""
@@ -171,6 +201,7 @@ def main() -> None:
     parser.add_argument("action", choices=("train", "evaluate"))
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--initial", type=Path, help="weights of a former run's generator")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
@@ -190,6 +221,7 @@ def main() -> None:
             stage="sgdm",
             dataset=options.dataset,
             run=options.run,
+            initial=options.initial,
             steps=options.steps,
             batch=options.batch,
             optimizer=options.optimizer,

@@ -53,22 +53,15 @@ _HIDDEN = 64
 _IGNORED = -100
 
 
-class ClassProbe(nn.Module):
-    """Linear guesses of the latents and the classes from F_cond; a reader of classes in latents."""
+class MapClasses(nn.Module):
+    """The classes of true maps, and what it costs to guess them wrong; learns nothing itself."""
 
     table: Tensor
     weights: Tensor
     thin: Tensor
 
-    def __init__(self, channels: int, latent_channels: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.latents = nn.Conv2d(channels, latent_channels, 1)
-        self.classes = nn.Conv2d(channels, len(GROUPS) * _CELL**2, 1)
-        self.reader = nn.Sequential(
-            nn.Conv2d(latent_channels, _HIDDEN, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(_HIDDEN, len(GROUPS) * _CELL**2, 1),
-        )
         names = list(GROUPS)
         group_of = {
             colour: names.index(n) for n, (_, members) in GROUPS.items() for colour in members
@@ -95,6 +88,32 @@ class ClassProbe(nn.Module):
         invalid = (imagery[:, :, ::STRIDE, ::STRIDE] == 0).all(dim=1)
         return classes.masked_fill(invalid, _IGNORED)
 
+    @torch.no_grad()
+    def thin_share(self, classes: Tensor, cell: int) -> Tensor:
+        """Share of thin things (b, 1, h / cell, w / cell) in cells of classes (b, h, w)."""
+        thin = self.thin[classes.clamp(min=0)] * (classes >= 0)
+        return functional.avg_pool2d(thin[:, None], cell)
+
+    def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Cross-entropy weighted by GROUPS, mean over valid pixels; 0 where none is valid."""
+        if not bool((classes != _IGNORED).any()):
+            return logits.new_zeros(())
+        return functional.cross_entropy(logits, classes, weight=self.weights, ignore_index=_IGNORED)
+
+
+class ClassProbe(MapClasses):
+    """Linear guesses of the latents and the classes from F_cond; a reader of classes in latents."""
+
+    def __init__(self, channels: int, latent_channels: int) -> None:
+        super().__init__()
+        self.latents = nn.Conv2d(channels, latent_channels, 1)
+        self.classes = nn.Conv2d(channels, len(GROUPS) * _CELL**2, 1)
+        self.reader = nn.Sequential(
+            nn.Conv2d(latent_channels, _HIDDEN, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(_HIDDEN, len(GROUPS) * _CELL**2, 1),
+        )
+
     def logits(self, f_cond: Tensor) -> Tensor:
         """F_cond (b, c, h, h) -> (b, len(GROUPS), 4h, 4h), float32: a value for every class."""
         return _by_pixel(self.classes(f_cond))
@@ -102,8 +121,7 @@ class ClassProbe(nn.Module):
     @torch.no_grad()
     def cell_weights(self, classes: Tensor) -> Tensor:
         """Weights (b, 1, H/8, H/8) of latent cells in eq. 19, of mean one over the batch."""
-        thin = self.thin[classes.clamp(min=0)] * (classes >= 0)
-        share = functional.avg_pool2d(thin[:, None], _CELL)
+        share = self.thin_share(classes, _CELL)
         weights = 1.0 + THIN_WEIGHT * (3.0 * share).clamp(max=1.0)
         return weights / weights.mean()
 
@@ -127,15 +145,9 @@ class ClassProbe(nn.Module):
         `classes` (b, H/2, H/2) stand for each of the n predictions of a pair, whole batches one
         after the other. The reader itself learns nothing from it.
         """
-        if not bool((classes != _IGNORED).any()):
-            return predicted.new_zeros(())
         cells = untaught(self.reader, predicted)
         repeated = classes.repeat(predicted.shape[0] // classes.shape[0], 1, 1)
         return DRAWN_WEIGHT * self.entropy(_by_pixel(cells), repeated)
-
-    def entropy(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy weighted by GROUPS, mean over valid pixels."""
-        return functional.cross_entropy(logits, classes, weight=self.weights, ignore_index=_IGNORED)
 
     def colours(self, classes: Tensor) -> Tensor:
         """Classes (b, h, w) as a picture uint8 (b, h, w, 3), each in its first PALETTE colour."""
