@@ -2,9 +2,10 @@
 
 Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks": L1 and a
 conditional PatchGAN (non-saturating), and what the SGDM is told about classes: thin and rare things
-weigh more in L1, and the last features must say each pixel's class. It sees the same training batches, through the same loop, as
-the SGDM: imagery, reference where there is one, level. Its generator is a residual U-Net of about
-the SGDM's cost a training sample, so that the same time is about as many samples.
+weigh more in L1, and the last features must say each pixel's class. It sees the same training
+batches, through the same loop, as the SGDM: imagery, reference where there is one, level. Its
+generator is a residual U-Net of about the SGDM's cost a training sample, so that the same time is
+about as many samples.
 
 python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/pix2pix --steps 8000
 python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/more \
@@ -129,16 +130,21 @@ class Pix2PixModule(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sum of both players' losses."""
-        condition, truth = conditions(batch), batch["image"]
+        condition = conditions(batch)
         features = self.generator.features(condition)
         picture = self.generator.paint(features)
-        fooled, verdict = players(self.discriminator, condition, truth, picture)
+        fooled, verdict = players(self.discriminator, condition, batch["image"], picture)
+        return self.errors(features, picture, batch) + fooled + verdict
+
+    def errors(self, features: Tensor, picture: Tensor, batch: Batch) -> Tensor:
+        """What the generator pays for without any opponent: shades and classes."""
+        truth = batch["image"]
         classes = self.classes.read(truth, batch["imagery"])
         said = self.says(features[:, :, ::STRIDE, ::STRIDE]).float()
         # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
         error = ((picture - truth).abs() * self._weights(classes)).mean()
         told = self.classes.entropy(said, classes)
-        total: Tensor = PICTURE_WEIGHT * error + CLASS_WEIGHT * told + fooled + verdict
+        total: Tensor = PICTURE_WEIGHT * error + CLASS_WEIGHT * told
         return total
 
     def _weights(self, classes: Tensor) -> Tensor:

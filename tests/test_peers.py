@@ -10,7 +10,6 @@ from torch.nn.functional import softplus
 
 from c2gm.benchmarks.ablation import ROWS, OnePromptPainter
 from c2gm.benchmarks.pix2pix import (
-    PICTURE_WEIGHT,
     Generator,
     Pix2PixModule,
     Pix2PixPainter,
@@ -42,8 +41,9 @@ def test_each_player_learns_from_its_own_terms_only(samples: list[Sample]) -> No
     module(batch).backward()
     # What each of them would get from its own terms alone.
     condition, truth = conditions(batch), batch["image"]
-    picture = module.generator(condition)
-    own = PICTURE_WEIGHT * (picture - truth).abs().mean()
+    features = module.generator.features(condition)
+    picture = module.generator.paint(features)
+    own = module.errors(features, picture, batch)
     own = own + softplus(-module.discriminator(condition, picture)).mean()
     assert_gradients(module.generator, own)
     fake = module.discriminator(condition, picture.detach())
