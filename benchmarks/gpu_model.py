@@ -32,11 +32,12 @@ from c2gm.runtime.bundle import (
     ScaleEmbeddings,
     prompt_name,
 )
-from c2gm.runtime.cascade import Cascade
+from c2gm.runtime.cascade import Cascade, reference_spans
 from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.levels import LEVELS, SPANS, TILE_SIZE, prompt_keys
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.sampler import Sample, Sampler
+from c2gm.runtime.work import work_of
 
 ARITHMETIC_SHARE, BANDWIDTH_SHARE = 0.75, 0.8
 """Of the peak rates that large well-shaped kernels reach: assumptions, not measurements."""
@@ -186,14 +187,15 @@ def run_sheet(
     loop = ModelledLoop(times, batch, still_after)
     bundle = _bundle(times.config, steps, still_after)
     sampler: Sampler[Window] = Sampler(bundle, loop, side=times.side, steps=steps)
-    cascade = Cascade(planned)
+    spans = reference_spans(planned.levels)
+    cascade = Cascade(work_of(planned, spans))
     imagery = np.zeros((3, times.side, times.side), np.float32)
     cells = times.side // LATENT_FACTOR
     noise = np.zeros((times.config.autoencoder.latent_channels, cells, cells), np.float32)
     made, steps_done = 0, 0
     while len(cascade):
         while sampler.free and (window := cascade.take()) is not None:
-            span = cascade.spans[window.level]
+            span = spans[window.level]
             cascade.release(window)
             reference = None if span is None else imagery
             sampler.admit(Sample(window, imagery, reference, noise, window.level, span))

@@ -7,15 +7,16 @@ pictures that somebody still waits for stay few, however large the run is.
 """
 
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mercantile import Tile
 
 from c2gm.runtime.grid import Cascade as CascadeKind
-from c2gm.runtime.grid import Plan, Window, reference_level
+from c2gm.runtime.grid import Window, reference_level
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture, enlarge
+from c2gm.runtime.work import Work
 
 
 class Cascade:
@@ -24,62 +25,31 @@ class Cascade:
     A window is *waiting*, then *ready*, then *taken* (by `take`), then *finished* (by `finish`).
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        cascade: CascadeKind = "4x",
-        done: Collection[Window] = (),
-        again: Collection[Window] = (),
-        guides: Collection[int] | None = None,
-    ) -> None:
-        """`guides`: levels that references are taken from, default all.
+    def __init__(self, work: Work) -> None:
+        """All windows that are drawn; those wait for their parents that are painted in this run.
 
-        `done`: windows that a former run finished; they are handed out no more, but for those of
-        `again`, whose neighbours need what they were painted from.
+        What a former run has painted, or lies beyond the data, is nobody's to wait for.
         """
-        self.spans: dict[int, int | None] = {}
-        """Span of each level's reference, None where it has none."""
+        self._work = work
         self._missing: dict[Window, int] = {}
         self._children: dict[Window, list[Window]] = {}
         self._readers: dict[Window, int] = {}
         self._ready: list[tuple[int, int, Window]] = []
-        self._unfinished: set[Window] = set()
-        for level in plan.levels:
-            found = reference_level(level, plan.levels if guides is None else guides, cascade)
-            self.spans[level] = None if found is None else found[1]
-            windows = list(plan.windows(level))
-            self._unfinished.update(windows)
-            for window in windows:
-                self._missing[window] = 0
-                for parent in self.parents(window):
+        self._unfinished = set(work.drawn)
+        self._taken: set[Window] = set()
+        for window in work.drawn:
+            self._missing[window] = 0
+            for parent in work.parents(window):
+                self._readers[parent] = self._readers.get(parent, 0) + 1
+                if parent in work.painted:
                     self._children.setdefault(parent, []).append(window)
                     self._missing[window] += 1
-        finished = self._unfinished.intersection(done)
-        for parent, children in self._children.items():
-            unread = (child for child in children if child not in finished or child in again)
-            self._readers[parent] = sum(1 for _ in unread)
-        # Those of `again` wait for their reference, too: a damaged parent is being made anew.
-        self._taken = finished.difference(again)
-        self._done = finished
-        for window, missing in self._missing.items():
-            if not missing and window not in self._taken:
+            if not self._missing[window]:
                 self._push(window)
-        for window in finished:
-            self.finish(window)
 
     def __len__(self) -> int:
         """Windows that are not finished."""
         return len(self._unfinished)
-
-    def parents(self, window: Window) -> list[Window]:
-        """Planned windows that a window's reference shows, row by row; none at a first level.
-
-        What lies outside the plan (beyond the data, under a halo) is nobody's to wait for.
-        """
-        span = self.spans[window.level]
-        if span is None:
-            return []
-        return [parent for parent in window.parent_windows(span) if parent in self._missing]
 
     def take(self) -> Window | None:
         """The next ready window: finest level first, then along a Z-curve; None if all wait."""
@@ -90,18 +60,17 @@ class Cascade:
         return window
 
     def finish(self, window: Window) -> tuple[Window, ...]:
-        """A window is finished; returns the windows that became ready by it.
+        """A window is painted, or drawn if it is not to be; returns what became ready by it.
 
         Raises ValueError for a window that was not taken, or is finished already.
         """
-        taken = window in self._taken or window in self._done
-        if not taken or window not in self._unfinished:
+        if window not in self._taken or window not in self._unfinished:
             raise ValueError(f"window {window.key} is not being worked on")
         self._unfinished.remove(window)
         ready: list[Window] = []
         for child in self._children.get(window, ()):
             self._missing[child] -= 1
-            if not self._missing[child] and child not in self._taken:
+            if not self._missing[child]:
                 ready.append(child)
                 self._push(child)
         return tuple(ready)
@@ -113,7 +82,7 @@ class Cascade:
     def release(self, window: Window) -> tuple[Window, ...]:
         """A taken window has its reference; returns the parents that nobody asks for any more."""
         spent: list[Window] = []
-        for parent in self.parents(window):
+        for parent in self._work.parents(window):
             self._readers[parent] -= 1
             if not self._readers[parent]:
                 spent.append(parent)
@@ -122,6 +91,20 @@ class Cascade:
     def _push(self, window: Window) -> None:
         curve = _interleave(window.column) | _interleave(window.row) << 1
         heapq.heappush(self._ready, (-window.level, curve, window))
+
+
+def reference_spans(
+    levels: Sequence[int], guides: Sequence[int] | None = None, cascade: CascadeKind = "4x"
+) -> dict[int, int | None]:
+    """Span of each level's reference, None where it has none.
+
+    `guides`: the levels that references are taken from, default all.
+    """
+    spans: dict[int, int | None] = {}
+    for level in levels:
+        found = reference_level(level, levels if guides is None else guides, cascade)
+        spans[level] = None if found is None else found[1]
+    return spans
 
 
 def reference_tiles(window: Window, span: int) -> list[Tile]:

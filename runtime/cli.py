@@ -285,6 +285,14 @@ def _foretold(plan: Estimate) -> str:
     lines = [
         f"{plan.output} would hold up to {sum(plan.tiles.values())} tiles",
         "tiles by level: " + _by_level(plan.tiles),
+        *(
+            [
+                f"{plan.windows_around} windows around the area are drawn, too, and not written: "
+                "so its tiles are those of a map of the whole scene"
+            ]
+            if plan.windows_around
+            else []
+        ),
         f"size about {size} ({_bytes(plan.bytes_free)} free), time about {time}",
         f"  ({probe})",
         f"model {plan.model}, {plan.backend}",

@@ -12,6 +12,7 @@ from c2gm.runtime.archive import check_output
 from c2gm.runtime.grid import Window
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.tile_codec import encode_tile
+from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
 
 ADMISSION_SECONDS = 2.0
@@ -27,11 +28,13 @@ class Estimate:
 
     `probe_tiles` of `probe_level` were really made (first level's way, without a reference) on this
     machine to extrapolate `bytes_estimated` and `seconds_estimated`; None where the probe did not
-    get that far.
+    get that far. `windows_around`: those outside the area asked for that are drawn, too, and not
+    written; their time is in the estimate.
     """
 
     output: Path
     tiles: Mapping[int, int]
+    windows_around: int
     bytes_estimated: int | None
     seconds_estimated: float | None
     bytes_free: int
@@ -58,11 +61,14 @@ def estimate(options: InferOptions) -> Estimate:
         tiles = {level: job.plan.tile_count(level) for level in job.plan.levels}
         made, size, elapsed, share = _probe(job)
         total = sum(tiles.values())
+        work = work_of(job.plan, job.recipe.spans, blend=job.recipe.blend)
+        windows = len(work.drawn) / len(work.written)
         return Estimate(
             output=options.output_path,
             tiles=tiles,
+            windows_around=len(work.drawn) - len(work.written),
             bytes_estimated=None if size is None or not made else round(size / made * total),
-            seconds_estimated=elapsed / share / made * total if made and share else None,
+            seconds_estimated=elapsed / share / made * total * windows if made and share else None,
             bytes_free=shutil.disk_usage(options.output_path.absolute().parent).free,
             probe_level=job.plan.levels[-1],
             probe_tiles=made,
@@ -96,8 +102,9 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
                     windows += 1
                     tiles += len(tiles_with_data(job.plan, ground))
             for out in sampler.step():
-                cut = cut_tiles(job.plan, out.key, out.picture)
-                size += sum(len(encode_tile(image) or b"") for _, image in cut if image is not None)
+                cut = cut_tiles(job.plan.tiles_of(out.key.window), out.key, out.picture)
+                images = (image for image in cut.values() if image is not None)
+                size += sum(len(encode_tile(image) or b"") for image in images)
         elapsed, steps = perf_counter() - start, sampler.steps_run
     finally:
         reader.close()

@@ -144,7 +144,8 @@ def window_of(tile: Tile, side: int = 1, halo: int = 0) -> Window:
 class Plan:
     """All tiles of a run. A tile is planned where data lies under it; so are all its ancestors.
 
-    `keys`: per level the tiles as row << 32 | column, ascending (row by row), int64.
+    `keys`: per level the tiles as row << 32 | column, ascending (row by row), int64; `beyond`:
+    where there is data, also outside the area that the run is for; None where it is for all of it.
     """
 
     levels: tuple[int, ...]
@@ -152,6 +153,7 @@ class Plan:
     halo: int
     bounds: Box
     keys: Mapping[int, NDArray[np.int64]] = field(repr=False)
+    beyond: tuple[Footprint, ...] | None = field(default=None, repr=False)
 
     def tile_count(self, level: int) -> int:
         """Number of planned tiles of a level."""
@@ -181,6 +183,19 @@ class Plan:
             for tile, place, key in zip(tiles, places, wanted, strict=True)
             if len(keys) and keys[place] == key
         ]
+
+    def data_tiles(self, window: Window) -> list[Tile]:
+        """The tiles of a window that a run over all of the data has, planned here or not."""
+        planned = self.tiles_of(window)
+        if self.beyond is None or len(planned) == len(window.tiles()):
+            return planned
+        own = set(planned)
+        return [tile for tile in window.tiles() if tile in own or self._holds_data(tile)]
+
+    def _holds_data(self, tile: Tile) -> bool:
+        scale = 1 << tile.z
+        x, y = np.array([tile.x, tile.x + 1]) / scale, np.array([tile.y, tile.y + 1]) / scale
+        return any(part.touched(x, y).any() for part in self.beyond or ())
 
     def _window_keys(self, level: int) -> NDArray[np.int64]:
         keys = self.keys[level]
@@ -218,4 +233,5 @@ def plan(
             f"levels {ordered[0]}-{ordered[-1]} have over {MAX_TILES:,} tiles; choose coarser "
             "levels or a smaller area (--bounds, --aoi)"
         )
-    return Plan(ordered, side, halo, bounds(covered), keys)
+    beyond = None if area is None else tuple(footprints)
+    return Plan(ordered, side, halo, bounds(covered), keys, beyond)

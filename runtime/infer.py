@@ -15,6 +15,7 @@ from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
 
 PARTS = (
@@ -139,9 +140,10 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     planned, stopwatch = job.plan, job.stopwatch
     with stopwatch.part("plan"):
         done, count = _resume(planned, archive)
-        quilt = Quilt(planned, done, blend=job.recipe.blend)
-        again = {window for window in done if quilt.wants(window)}
-        cascade = Cascade(planned, job.options.cascade, done, again, job.guides)
+        work = work_of(planned, job.recipe.spans, blend=job.recipe.blend, done=done)
+        quilt, cascade = Quilt(work, job.recipe.blend), Cascade(work)
+    if around := len(work.drawn - work.written) if planned.beyond else 0:
+        progress.note(f"{around} windows around the area are drawn, too, and not written")
     if count.resumed:
         progress.note(f"going on with {archive.partial}, which holds {count.resumed} tiles")
     total = sum(planned.tile_count(level) for level in planned.levels)
@@ -156,19 +158,20 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
 
     def put(ground: Ground, picture: Picture | None) -> None:
         """A window is finished: its tiles are committed, its children may begin."""
-        window, tiles = ground.window, cut_tiles(planned, ground, picture)
-        made = {tile: image for tile, image in tiles if image is not None}
+        window = ground.window
         if cascade.has_readers(window):
-            pictures.keep(made)
-        writer.put(window, tiles)
+            pictures.keep(cut_tiles(planned.data_tiles(window), ground, picture))
         cascade.finish(window)
-        count.add(window, len(tiles), len(made))
-        progress.advance(window.level, len(tiles))
+        if window in work.written:
+            tiles = cut_tiles(planned.tiles_of(window), ground, picture)
+            writer.put(window, list(tiles.items()))
+            count.add(window, len(tiles), sum(image is not None for image in tiles.values()))
+            progress.advance(window.level, len(tiles))
 
     try:
         while len(cascade):
             while reader.has_room and (ready := cascade.take()):
-                reader.submit(ready, pictures.under(ready, cascade.spans[ready.level]))
+                reader.submit(ready, pictures.under(ready, work.spans[ready.level]))
                 for parent in cascade.release(ready):
                     pictures.drop(parent)
             while sampler.free and blended:
@@ -188,8 +191,10 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
                 else:
                     put(out.key, out.picture)
             for ground, latents in drawn:
-                if ground.window not in again:
+                if ground.window in work.painted:
                     grounds[ground.window] = ground
+                else:
+                    cascade.finish(ground.window)
                 for window in quilt.put(ground.window, latents):
                     mixed = quilt.take(window)
                     if mixed is None:

@@ -12,10 +12,11 @@ from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
+from c2gm.runtime.cascade import reference_spans
 from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
-from c2gm.runtime.grid import DEFAULT_HALO, Plan, Window, parse_levels, plan, reference_level
+from c2gm.runtime.grid import DEFAULT_HALO, Plan, Window, parse_levels, plan
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.lanes import Lanes, open_sampler
 from c2gm.runtime.levels import TILE_SIZE
@@ -316,16 +317,14 @@ def _spans(
     Raises BundleError where the model has no prompt for one, ReferenceMapError where a base map
     can be used at no level.
     """
-    spans: dict[int, int | None] = {}
+    spans = reference_spans(levels, guides, options.cascade)
     map_spans: dict[int, int] = {}
     for level in levels:
-        found = reference_level(level, guides, options.cascade)
-        spans[level] = None if found is None else found[1]
         for span in {None, spans[level]}:  # none: a reference may turn out to show nothing
             bundle.embeddings.row(level, span)
         known = bundle.manifest.cascade_spans
         usable = [span for span in known if prompt_name(level, span) in bundle.embeddings.index]
-        if found is None and options.reference is not None and usable:
+        if spans[level] is None and options.reference is not None and usable:
             map_spans[level] = usable[0] if options.cascade == "4x" else usable[-1]
     if options.reference is not None and not map_spans:
         coarsest = min(bundle.manifest.trained_levels)

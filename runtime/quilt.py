@@ -4,20 +4,21 @@ A window with a halo reaches into its neighbours. Each is drawn for itself, from
 reference and noise alone; where they overlap, their latents are mixed by weights that fall to 0 at
 each window's outer edge, and every window is painted from what all of them say, its halo included.
 So neighbours are painted from the same latents along their border. What is drawn of a window still
-is a function of scene, seed and place: a run that goes on draws a neighbour's latents again.
-Neighbours outside the plan (beyond the data or the area asked for) take no part.
+is a function of scene, seed and place: a run that goes on, or one for a part of the scene, draws a
+neighbour's latents again. Neighbours beyond the data take no part.
 
 Latents are mixed, never pictures: two finished pictures on top of each other show ghosts.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.runtime.bundle import LATENT_FACTOR
-from c2gm.runtime.grid import Plan, Window
+from c2gm.runtime.grid import Window
+from c2gm.runtime.work import Work, neighbours
 
 Latents = NDArray[np.float32]
 """(c, size/8, size/8) of a whole window, halo included."""
@@ -26,20 +27,20 @@ Latents = NDArray[np.float32]
 class Quilt:
     """Keeps latents of drawn windows until all that touch them are painted.
 
-    A window may be painted once it and its planned neighbours are drawn: 8 around it, none without
-    a halo.
+    A window may be painted once it and its neighbours with data are drawn: 8 around it, none
+    without a halo.
     """
 
-    def __init__(self, plan: Plan, done: Collection[Window] = (), blend: bool = True) -> None:
-        """`done`: windows that a former run has painted; `blend`: False leaves windows alone."""
-        self._halo = plan.halo // LATENT_FACTOR if blend else 0
+    def __init__(self, work: Work, blend: bool = True) -> None:
+        """`blend`: False leaves windows alone."""
+        self._blended = blend
         self._drawn: dict[Window, Latents | None] = {}
         self._missing: dict[Window, int] = {}
         """Windows yet to be drawn before this one may be painted, of those yet to be painted."""
         self._readers: dict[Window, int] = {}
         """Windows yet to be painted that need this one's latents."""
-        self._planned = {window for level in plan.levels for window in plan.windows(level)}
-        for window in self._planned - set(done):
+        self._work = work
+        for window in work.painted:
             patches = self._patches(window)
             self._missing[window] = len(patches)
             for patch in patches:
@@ -48,10 +49,6 @@ class Quilt:
     def __len__(self) -> int:
         """Windows whose latents are kept."""
         return len(self._drawn)
-
-    def wants(self, window: Window) -> bool:
-        """Whether a window is still to be drawn: for itself, or for neighbours not painted yet."""
-        return self._readers.get(window, 0) > 0 and window not in self._drawn
 
     def put(self, window: Window, latents: Latents | None) -> list[Window]:
         """A window is drawn (None: nothing is in it); returns those that may be painted now."""
@@ -80,36 +77,26 @@ class Quilt:
         return blended
 
     def _patches(self, window: Window) -> list[Window]:
-        """The planned windows that overlap a window, itself included, in a fixed order."""
-        if not self._halo:
+        """The windows with data that overlap a window, itself included, in a fixed order."""
+        if not self._blended or not window.halo:
             return [window]
-        return [near for near in _square(window) if near in self._planned]
+        return [near for near in neighbours(window) if near in self._work.drawn]
 
     def _blend(self, window: Window, own: Latents, patches: Collection[Window]) -> Latents:
-        if len(patches) == 1:
+        drawn = [(p, latents) for p in patches if (latents := self._drawn[p]) is not None]
+        if len(drawn) == 1:
             return own
-        cells, step = own.shape[1], own.shape[1] - 2 * self._halo
-        weights = _weights(cells, self._halo)
+        cells, halo = own.shape[1], window.halo // LATENT_FACTOR
+        step, weights = cells - 2 * halo, _weights(cells, halo)
         mixed, total = np.zeros(own.shape, np.float32), np.zeros((cells, cells), np.float32)
-        for patch in patches:
-            latents = self._drawn[patch]
-            if latents is None:
-                continue
-            down, across = (
-                (patch.row - window.row) * step,
-                (patch.column - window.column) * step,
-            )
+        for patch, latents in drawn:
+            down = (patch.row - window.row) * step
+            across = (patch.column - window.column) * step
             (here_y, there_y), (here_x, there_x) = _overlap(down, cells), _overlap(across, cells)
             weight = weights[there_y, there_x]
             mixed[:, here_y, here_x] += latents[:, there_y, there_x] * weight
             total[here_y, here_x] += weight
         return mixed / total
-
-
-def _square(window: Window) -> Iterator[Window]:
-    for row in (window.row - 1, window.row, window.row + 1):
-        for column in (window.column - 1, window.column, window.column + 1):
-            yield Window(window.level, column, row, window.side, window.halo)
 
 
 def _overlap(offset: int, cells: int) -> tuple[slice, slice]:

@@ -6,7 +6,7 @@ Both have bounded queues, so that memory does not grow when one side is faster t
 import queue
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -59,9 +59,9 @@ class Finished:
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def keep(self, tiles: Mapping[Tile, Picture]) -> None:
-        """Keep tiles, RGBA (256, 256, 4)."""
-        self._tiles.update(tiles)
+    def keep(self, tiles: Mapping[Tile, Picture | None]) -> None:
+        """Keep tiles, RGBA (256, 256, 4); None: there is no data."""
+        self._tiles |= {tile: picture for tile, picture in tiles.items() if picture is not None}
 
     def drop(self, window: Window) -> None:
         """Forget the tiles of a window."""
@@ -242,22 +242,22 @@ def tiles_with_data(plan: Plan, ground: Ground) -> list[Tile]:
 
 
 def cut_tiles(
-    plan: Plan, ground: Ground, picture: Picture | None
-) -> list[tuple[Tile, Picture | None]]:
-    """A window's planned tiles as RGBA (256, 256, 4), invalid pixels all 0; None without data.
+    tiles: Iterable[Tile], ground: Ground, picture: Picture | None
+) -> dict[Tile, Picture | None]:
+    """Tiles of a window as RGBA (256, 256, 4), invalid pixels all 0; None without data.
 
     `picture` (size, size, 3) is the generated one, None where the whole window has no data.
     """
-    tiles: list[tuple[Tile, Picture | None]] = []
-    for tile in plan.tiles_of(ground.window):
+    found: dict[Tile, Picture | None] = {}
+    for tile in tiles:
         valid = _cut(ground.window, tile, ground.valid)
         if picture is None or not valid.any():
-            tiles.append((tile, None))
+            found[tile] = None
             continue
         cut = with_alpha(_cut(ground.window, tile, picture))
         cut[~valid] = 0
-        tiles.append((tile, cut))
-    return tiles
+        found[tile] = cut
+    return found
 
 
 def with_alpha(picture: Picture) -> Picture:

@@ -10,22 +10,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2gm.runtime.batching import Slots
-from c2gm.runtime.cascade import Cascade, reference_picture, reference_tiles
+from c2gm.runtime.cascade import Cascade, reference_picture, reference_spans, reference_tiles
 from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, plan
 from c2gm.runtime.pixels import enlarge
 from c2gm.runtime.quilt import Quilt
+from c2gm.runtime.work import work_of
 
 
-def some_plan(levels: Sequence[int], cells: list[list[bool]], side: int = 1, halo: int = 0) -> Plan:
-    """A plan over a patchy footprint some tiles wide at level 14."""
+def some_plan(
+    levels: Sequence[int],
+    cells: list[list[bool]],
+    side: int = 1,
+    halo: int = 0,
+    part: tuple[float, float, float, float] | None = None,
+) -> Plan:
+    """A plan over a patchy footprint some tiles wide at level 14.
+
+    `part`: left, top, width and height of the area planned for, in shares of the footprint.
+    """
     scale = 1 << 14
     mask = np.array(cells, dtype=np.bool_)
     left, top = 8579 / scale, 5737 / scale
     height, width = mask.shape
     footprint = Footprint(left, top, left + width / scale, top + height / scale, mask)
-    return plan(levels, [footprint], None, side, halo)
+    if part is None:
+        return plan(levels, [footprint], None, side, halo)
+    x, y, w, h = part
+    left, width, top, height = left + x * width / scale, width / scale, top, height / scale
+    top += y * height
+    area = Footprint(left, top, left + w * width, top + h * height, np.ones((1, 1), np.bool_))
+    return plan(levels, [footprint], [area], side, halo)
+
+
+def cascade_over(planned: Plan) -> Cascade:
+    """All of a plan, each level from every other."""
+    return Cascade(work_of(planned, reference_spans(planned.levels)))
 
 
 masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4).filter(
@@ -50,20 +71,20 @@ def test_every_window_once_and_never_before_its_reference(
 ) -> None:
     planned = some_plan(levels, cells, *shape)
     every = [window for level in planned.levels for window in planned.windows(level)]
-    order = random.Random(seed)
-    # A former run did some windows, never a child without its parents.
-    probe = Cascade(planned, kind)
-    done: set[Window] = set()
-    for window in every:
-        if done.issuperset(probe.parents(window)) and order.random() < 0.3:
-            done.add(window)
-    cascade = Cascade(planned, kind, done)
+    order, spans = random.Random(seed), reference_spans(levels, None, kind)
+    done = set(order.sample(every, len(every) // 3))  # by a former run
+    work = work_of(planned, spans, done=done)
+    cascade = Cascade(work)
+
+    def parents(window: Window) -> set[Window]:
+        return set(work.parents(window)).intersection(every)
+
     finished, taken, working = set(done), [], []
     kept = {window for window in done if cascade.has_readers(window)}
     while len(cascade):
         while len(working) < 4 and (window := cascade.take()):
-            assert finished.issuperset(cascade.parents(window))
-            assert kept.issuperset(cascade.parents(window)), "a reference was forgotten too early"
+            assert finished.issuperset(parents(window))
+            assert kept.issuperset(parents(window)), "a reference was forgotten too early"
             kept.difference_update(cascade.release(window))
             taken.append(window)
             working.append(window)
@@ -73,13 +94,13 @@ def test_every_window_once_and_never_before_its_reference(
         finished.add(window)
         if cascade.has_readers(window):
             kept.add(window)
-    assert sorted([*taken, *done]) == sorted(every)
+    assert sorted(taken) == sorted(work.drawn) and work.drawn >= set(every) - done
     assert not kept, "pictures that nobody needs are kept"
 
 
 def test_a_branch_is_finished_before_the_next_so_that_few_pictures_wait() -> None:
     planned = some_plan(range(10, 17), [[True] * 8] * 8)
-    cascade = Cascade(planned)
+    cascade = cascade_over(planned)
     kept: set[Window] = set()
     most = 0
     while window := cascade.take():
@@ -95,7 +116,7 @@ def test_a_branch_is_finished_before_the_next_so_that_few_pictures_wait() -> Non
 
 def test_the_order_does_not_change_between_runs() -> None:
     def order() -> list[Window]:
-        cascade = Cascade(some_plan(range(12, 16), [[True] * 3] * 3, halo=32))
+        cascade = cascade_over(some_plan(range(12, 16), [[True] * 3] * 3, halo=32))
         taken = []
         while window := cascade.take():
             cascade.finish(window)
@@ -106,7 +127,7 @@ def test_the_order_does_not_change_between_runs() -> None:
 
 
 def test_only_windows_at_work_can_be_finished() -> None:
-    cascade = Cascade(some_plan([14], [[True]]))
+    cascade = cascade_over(some_plan([14], [[True]]))
     with pytest.raises(ValueError, match="not being worked on"):
         cascade.finish(Window(14, 8579, 5737))
     window = cascade.take()
@@ -148,28 +169,6 @@ def test_a_missing_tile_is_a_transparent_part_of_the_reference() -> None:
     assert not alpha[:, :32].any()
 
 
-@given(cells=masks, seed=st.integers(0, 99))
-def test_windows_drawn_again_wait_for_a_reference_that_is_made_anew(
-    cells: list[list[bool]], seed: int
-) -> None:
-    """Tiles of a stopped run may be damaged: parents are unfinished then, and children are not."""
-    planned = some_plan((12, 13, 14), cells)
-    windows = [window for level in planned.levels for window in planned.windows(level)]
-    chance = random.Random(seed)
-    done = set(chance.sample(windows, len(windows) * 2 // 3))
-    again = set(chance.sample(sorted(done), len(done) // 2))
-    cascade = Cascade(planned, "4x", done, again)
-    finished, taken = set(done), list[Window]()
-    while (window := cascade.take()) is not None:
-        assert finished.issuperset(cascade.parents(window))
-        taken.append(window)
-        cascade.release(window)
-        if window not in done:
-            cascade.finish(window)
-            finished.add(window)
-    assert sorted(taken) == sorted((set(windows) - done) | again) and not len(cascade)
-
-
 def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
     window = Window(14, 8580, 5740)
     tile = mercantile.Tile(8580 >> 2, 5740 >> 2, 12)
@@ -188,7 +187,8 @@ def test_rows_are_nearly_always_full_where_windows_wait_for_their_neighbours(
 ) -> None:
     """Blended windows take a row twice, to be drawn and to be painted, as `infer` has it."""
     planned = some_plan(range(10, 17), [[True] * 12] * 12, 1, 32)
-    cascade, quilt = Cascade(planned, guides=guides), Quilt(planned)
+    work = work_of(planned, reference_spans(planned.levels, guides))
+    cascade, quilt = Cascade(work), Quilt(work)
     order, latents = random.Random(1), np.zeros((1, 40, 40), np.float32)
     running: list[tuple[int, Window, bool]] = []
     to_paint: list[Window] = []
@@ -231,7 +231,7 @@ def test_rows_are_nearly_always_full_until_the_last_windows(
     Left out: the first windows, which are fewer than rows, and the last, when none is left.
     """
     planned = some_plan(range(10, 17), [[True] * 12] * 12, *shape)
-    cascade, slots, order = Cascade(planned), Slots[Window](rows), random.Random(1)
+    cascade, slots, order = cascade_over(planned), Slots[Window](rows), random.Random(1)
     left: dict[int, int] = {}
     busy = ticks = 0
     begun = False

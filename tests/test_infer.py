@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
-from tiles import pixels_of, tiles_of
+from rasterio.warp import transform_bounds
+from tiles import TileKey, pixels_of, tiles_of
 
 from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import Interrupted, OutputError
@@ -56,37 +57,74 @@ def test_the_same_run_twice_gives_the_same_bytes(options: InferOptions, first: S
     assert tiles_of(again.output) == tiles_of(first.output)
 
 
+SHAPES = [(1, 32), (2, 64), (1, 0)]
+"""Tiles a side of a window, and its halo."""
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def shaped(options: InferOptions, first: Summary, request: pytest.FixtureRequest) -> InferOptions:
+    """A finished run over the whole scene in windows of one shape; `first` is of the default."""
+    window, halo = request.param
+    if (window, halo) == (options.window, options.halo):
+        return options
+    output = first.output.with_name(f"window{window}halo{halo}.mbtiles")
+    shaped = replace(options, window=window, halo=halo, output=output)
+    assert run(shaped, QuietReport()).tiles == first.tiles
+    assert tiles_of(output).keys() == tiles_of(first.output).keys()
+    return shaped
+
+
+class Stop(QuietReport):
+    """Ctrl-C after some windows."""
+
+    left = 4
+
+    def advance(self, level: int, tiles: int) -> None:
+        """A window is finished."""
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("batch", [1, 8, None])
 def test_tiles_do_not_depend_on_how_many_windows_run_side_by_side(
-    options: InferOptions, first: Summary, batch: int | None
+    shaped: InferOptions, tmp_path: Path, batch: int | None
 ) -> None:
-    output = first.output.with_name(f"batch{batch}.mbtiles")
-    run(replace(options, batch=batch, output=output), QuietReport())
-    assert tiles_of(output) == tiles_of(first.output)
+    output = tmp_path / "other.mbtiles"
+    run(replace(shaped, batch=batch, output=output), QuietReport())
+    assert tiles_of(output) == tiles_of(shaped.output_path)
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(options: InferOptions, first: Summary) -> None:
-    class Stop(QuietReport):
-        """Ctrl-C after some windows."""
-
-        left = 4
-
-        def advance(self, level: int, tiles: int) -> None:
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
-    output = first.output.with_name("stopped.mbtiles")
-    stopped = replace(options, output=output)
+def test_a_stopped_run_goes_on_and_ends_the_same(shaped: InferOptions, tmp_path: Path) -> None:
+    stopped = replace(shaped, output=tmp_path / "stopped.mbtiles")
     with pytest.raises(Interrupted, match="the same command goes on"):
         run(stopped, Stop())
-    assert not output.exists()
+    assert not stopped.output_path.exists()
     with pytest.raises(OutputError, match="steps was 3, now 4"):
         run(replace(stopped, steps=4), QuietReport())
     resumed = run(stopped, QuietReport())
     assert 0 < resumed.tiles_resumed < sum(resumed.tiles.values())
-    assert resumed.tiles == first.tiles
-    assert tiles_of(output) == tiles_of(first.output)
+    assert tiles_of(stopped.output_path) == tiles_of(shaped.output_path)
+
+
+def test_a_map_of_parts_is_the_map_of_the_whole(shaped: InferOptions, tmp_path: Path) -> None:
+    """Parts draw what lies around them, too; one of them was stopped in between."""
+    whole, parts = tiles_of(shaped.output_path), dict[TileKey, bytes]()
+    with rasterio.open(shaped.imagery) as file:
+        west, south, east, north = transform_bounds(file.crs, "OGC:CRS84", *file.bounds)
+    middle = west + 0.55 * (east - west)
+    for number, (left, right) in enumerate(((west, middle), (middle, east))):
+        output = tmp_path / f"part{number}.mbtiles"
+        part = replace(shaped, bounds=(left, south, right, north), output=output)
+        if number:
+            with pytest.raises(Interrupted):
+                run(part, Stop())
+        run(part, QuietReport())
+        found = tiles_of(output)
+        assert found == {key: whole[key] for key in found}
+        assert number or len(found) < len(whole), "the scene is too small to be parted"
+        parts |= found
+    assert parts == whole
 
 
 def test_pixels_without_imagery_are_transparent(first: Summary) -> None:
@@ -116,16 +154,6 @@ def test_levels_that_show_next_to_nothing_guide_no_other(
         assert job.fingerprint()["guides"] == expected
     with prepare(replace(alone, guide_from=13)) as job:
         assert job.fingerprint()["guides"] == ("" if levels == "12" else "13,14,15")
-
-
-@pytest.mark.parametrize(("window", "halo"), [(2, 0), (1, 0), (2, 64)])
-def test_windows_of_several_tiles_and_with_other_halos_make_the_same_tiles(
-    options: InferOptions, first: Summary, window: int, halo: int
-) -> None:
-    output = first.output.with_name(f"window{window}halo{halo}.mbtiles")
-    summary = run(replace(options, window=window, halo=halo, output=output), QuietReport())
-    assert tiles_of(output).keys() == tiles_of(first.output).keys()
-    assert summary.tiles == first.tiles
 
 
 def test_a_finer_run_can_start_from_the_map_of_a_coarser_one(

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Plan, Window, plan
 from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.work import work_of
 
 LEVEL, CELLS = 12, 8
+ALONE = {LEVEL: None}
 
 
 def planned(valid: NDArray[np.bool_], side: int = 1, halo: int = 32) -> Plan:
@@ -54,8 +56,9 @@ def test_every_window_is_painted_once_from_what_all_say(
     chance = random.Random(seed)
     done = set(chance.sample(windows, len(windows) // 2)) if resumed else set()
     blank = set(chance.sample(windows, len(windows) // 4))
-    quilt, seen = Quilt(whole, done), field(seed, windows)
-    order = [window for window in windows if quilt.wants(window)]
+    work = work_of(whole, ALONE, done=done)
+    quilt, seen = Quilt(work), field(seed, windows)
+    order = sorted(work.drawn)
     assert set(windows) - done <= set(order)
     chance.shuffle(order)
     drawn: set[Window] = set()
@@ -81,7 +84,7 @@ def test_every_window_is_painted_once_from_what_all_say(
 def test_neighbours_that_disagree_are_painted_alike_along_their_border() -> None:
     whole = planned(np.ones((2, 2), bool), halo=64)
     windows = list(whole.windows(LEVEL))
-    quilt = Quilt(whole)
+    quilt = Quilt(work_of(whole, ALONE))
     ready: list[Window] = []
     for number, window in enumerate(windows):
         ready += quilt.put(window, np.full((1, 48, 48), number, np.float32))
@@ -94,7 +97,7 @@ def test_neighbours_that_disagree_are_painted_alike_along_their_border() -> None
 
 def test_without_blending_windows_are_left_alone() -> None:
     whole = planned(np.ones((2, 2), bool))
-    quilt = Quilt(whole, blend=False)
+    quilt = Quilt(work_of(whole, ALONE, blend=False), blend=False)
     for window in whole.windows(LEVEL):
         latents = np.random.default_rng(window.column).standard_normal((1, 40, 40), np.float32)
         assert quilt.put(window, latents) == [window]

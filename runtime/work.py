@@ -1,0 +1,86 @@
+"""What a run still has to draw, and what of it to paint (pure).
+
+A window's map depends on what lies around it: on the neighbours that it is blended with, on the
+finished maps that its own and its neighbours' references show, on what those were blended with, and
+so on up the cascade. A run over a part of a scene, or one that goes on, draws all of that, and
+writes only what it was asked for. So every tile is the one that a run over the whole scene makes.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from c2gm.runtime.grid import Plan, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The windows of a run, each in as many of these sets as apply: written <= painted <= drawn."""
+
+    written: frozenset[Window]
+    """Planned, and not in the output yet."""
+    painted: frozenset[Window]
+    """Those, and the ones whose map a reference shows, and that the output does not hold."""
+    drawn: frozenset[Window]
+    """Those, and the ones that they are blended with."""
+    spans: Mapping[int, int | None]
+    """Span of each level's reference, None where it has none."""
+
+    def parents(self, window: Window) -> list[Window]:
+        """The windows that a window's reference shows, row by row; none at a first level.
+
+        Some may hold no data, or be in the output already.
+        """
+        span = self.spans[window.level]
+        return [] if span is None else window.parent_windows(span)
+
+
+def work_of(
+    plan: Plan,
+    spans: Mapping[int, int | None],
+    *,
+    blend: bool = True,
+    done: Collection[Window] = (),
+) -> Work:
+    """The work of a run over `plan`, finest level first: what is finer asks for what is coarser.
+
+    `blend`: windows with a halo are blended with their neighbours; `done`: windows whose planned
+    tiles are in the output.
+    """
+    written: set[Window] = set()
+    painted: set[Window] = set()
+    drawn: set[Window] = set()
+    asked: dict[int, set[Window]] = {level: set() for level in plan.levels}
+    finished = set(done)
+    # Of a window on the rim of an area, the output lacks the tiles outside; references show them.
+    whole = {w for w in finished if len(plan.tiles_of(w)) == len(plan.data_tiles(w))}
+    for level in reversed(plan.levels):
+        missing = {window for window in plan.windows(level) if window not in finished}
+        paint = missing | asked[level]
+        alone = not blend or not plan.halo
+        # Nobody is left to be blended with where the whole level is painted.
+        alone = alone or (plan.beyond is None and len(paint) == plan.window_count(level))
+        draw = paint if alone else _blended(plan, paint)
+        written |= missing
+        painted |= paint
+        drawn |= draw
+        if (span := spans[level]) is not None:
+            parents = {parent for window in draw for parent in window.parent_windows(span)}
+            asked[level - span] |= {p for p in parents - whole if plan.data_tiles(p)}
+    return Work(frozenset(written), frozenset(painted), frozenset(drawn), dict(spans))
+
+
+def neighbours(window: Window) -> Iterator[Window]:
+    """The nine windows of a window's level that it overlaps where it has a halo, itself included.
+
+    Row by row; some may lie outside the world.
+    """
+    for row in (window.row - 1, window.row, window.row + 1):
+        for column in (window.column - 1, window.column, window.column + 1):
+            yield Window(window.level, column, row, window.side, window.halo)
+
+
+def _blended(plan: Plan, windows: Collection[Window]) -> set[Window]:
+    """Windows and those that they are blended with: where there is data, and nowhere else."""
+    around = {near for window in windows for near in neighbours(window)}
+    around.difference_update(windows)
+    return {near for near in around if plan.data_tiles(near)}.union(windows)
