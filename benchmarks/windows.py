@@ -1,8 +1,10 @@
 """Which windows should maps be made of? Seams, quality and time of combinations, on real scenes.
 
-Every scene is mapped by c2gm-infer with every combination; its borders are measured, and tiles of
-held-out ground with detail are scored against the true map of the dataset's area of that name. The
-control is that true map itself, cut into tiles: a picture without seams.
+Every scene is mapped by c2gm-infer with every combination; its borders are measured, what a level
+keeps of the one it was drawn from, and the time (the machine must be idle for that). Where the
+dataset has an area of the scene's name, tiles of held-out ground with detail are scored against its
+true map, and that map itself, cut into tiles, is a control: a picture without seams. Borders inside
+windows of several tiles are another: the model's own drawing, without seams by construction.
 
 python -m c2gm.benchmarks.windows --dataset runs/dataset --levels 12-17 \
     ../shared/data/swiss/brig_west.tif ../shared/data/swiss/ftan.tif
@@ -25,9 +27,10 @@ from c2gm.benchmarks.sheet import infer
 from c2gm.model.data.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area
 from c2gm.model.data.pairs import Window, cut
 from c2gm.model.evaluation.class_scores import class_counts
+from c2gm.model.evaluation.consistency import measure_consistency, shares
 from c2gm.model.evaluation.metrics import psnr_y, ssim_y
 from c2gm.model.evaluation.result_map import ResultMap
-from c2gm.model.evaluation.seams import STATISTICS, LevelLines, measure_lines, ratios
+from c2gm.model.evaluation.seams import STATISTICS, LevelLines, groups, measure_lines, ratios
 from c2gm.runtime.grid import parse_levels
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
@@ -39,6 +42,7 @@ COMBINATIONS = (
     "--halo 32",
     "--window 2 --halo 32",
     "--window 2 --halo 64",
+    "--window 4 --halo 64",
 )
 
 SHOWN = ("building", "road")
@@ -52,6 +56,7 @@ class Totals:
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
+    agreement: dict[tuple[int, int], Any] = field(default_factory=dict)
     seconds: float = 0.0
     tiles: int = 0
 
@@ -62,12 +67,32 @@ class Totals:
             mine.borders += lines.borders
             mine.controls += lines.controls
 
+    def add_agreement(self, found: dict[tuple[int, int], Any]) -> None:
+        """Counts of levels that agree, of one more scene."""
+        for pair, counts in found.items():
+            self.agreement[pair] = self.agreement.get(pair, 0) + counts
+
+    def add(self, other: "Totals") -> None:
+        """All of one more scene."""
+        self.add_lines(other.lines)
+        self.add_agreement(other.agreement)
+        self.psnr += other.psnr
+        self.ssim += other.ssim
+        self.seconds += other.seconds
+        self.tiles += other.tiles
+        for name, counts in other.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + counts
+
     def row(self) -> dict[str, Any]:
-        """Plain values: seams by level, scores, milliseconds a tile."""
+        """Plain values: seams by level and group, agreement, scores, milliseconds a tile."""
         seams = {
             level: {
-                name: None if ratio is None else asdict(ratio)
-                for name, ratio in ratios(lines.borders, lines.controls).items()
+                group: {"borders": len(borders)}
+                | {
+                    name: None if ratio is None else asdict(ratio)
+                    for name, ratio in ratios(borders, lines.controls).items()
+                }
+                for group, borders in groups(lines)
             }
             for level, lines in self.lines.items()
         }
@@ -80,7 +105,10 @@ class Totals:
             scores["ssim_y"] = float(np.mean(self.ssim))
         return {
             "seams": seams,
-            "borders": {level: len(lines.borders) for level, lines in self.lines.items()},
+            "agreement": {
+                f"{level} from {coarse}": shares(counts)
+                for (level, coarse), counts in self.agreement.items()
+            },
             "scored_tiles": len(self.psnr),
             "scores": scores,
             "ms_per_tile": 1e3 * self.seconds / self.tiles if self.tiles else None,
@@ -90,13 +118,20 @@ class Totals:
 def measure(
     scenes: Sequence[Path], dataset: Path, levels: str, combinations: Sequence[str]
 ) -> dict[str, Any]:
-    """Rows by combination, and the control's."""
+    """Rows by combination, and the control's: of all scenes together, and of each.
+
+    Raises C2GMError.
+    """
     chosen = parse_levels(levels)
-    rows = {name: Totals() for name in ("control", *combinations)}
+    names = ("control", *combinations)
+    every = {name: Totals() for name in names}
+    by_scene: dict[str, dict[str, Totals]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "map.mbtiles"
         for scene in scenes:
-            area = open_area(dataset / scene.stem)
+            folder = dataset / scene.stem
+            area = open_area(folder) if folder.is_dir() else None
+            rows = by_scene[scene.stem] = {name: Totals() for name in names}
             for name in combinations:
                 totals, start = rows[name], time.perf_counter()
                 summary = infer(
@@ -108,9 +143,20 @@ def measure(
                 with ResultMap(output) as found:
                     pairs = (pair for z in found.levels for pair in found.tiles(z))
                     totals.add_lines(measure_lines(pairs, found.window))
-                    _score(totals, area, found, chosen)
-            rows["control"].add_lines(measure_lines(_truth(area, chosen)))
-    return {name: totals.row() for name, totals in rows.items()}
+                    totals.add_agreement(measure_consistency(found, found.levels))
+                    if area is not None:
+                        _score(totals, area, found, chosen)
+            if area is not None:
+                rows["control"].add_lines(measure_lines(_truth(area, chosen)))
+            for name, totals in rows.items():
+                every[name].add(totals)
+    return {
+        "rows": {name: totals.row() for name, totals in every.items()},
+        "scenes": {
+            scene: {name: totals.row() for name, totals in rows.items()}
+            for scene, rows in by_scene.items()
+        },
+    }
 
 
 def _extents(area: Area, level: int) -> Iterator[tuple[Tile, Extent]]:
@@ -152,14 +198,13 @@ def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) 
 
 
 def _print(report: dict[str, Any]) -> None:
-    control = report["control"]
-    levels = list(control["seams"])
+    levels = list(next(iter(report.values()))["seams"])
     print(f"| windows | {' | '.join(f'level {z}' for z in levels)} | quality | ms a tile |")
     print(f"|{'---|' * (len(levels) + 3)}")
     for name, row in report.items():
         cells = []
         for level in levels:
-            found = row["seams"].get(level, {})
+            found = row["seams"].get(level, {}).get("all", {})
             numbers = [found.get(s) for s in STATISTICS]
             cells.append(" / ".join("-" if n is None else f"{n['ratio']:.2f}" for n in numbers))
         scores = row["scores"]
@@ -185,7 +230,7 @@ def main() -> None:
     report = measure(options.scenes, options.dataset, options.levels, options.combinations)
     if options.output is not None:
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    _print(report)
+    _print({name: row for name, row in report["rows"].items() if row["seams"]})
 
 
 if __name__ == "__main__":

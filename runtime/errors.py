@@ -89,6 +89,12 @@ class EngineBuildError(C2GMError):
     exit_code = 14
 
 
+class SeamError(C2GMError):
+    """A map shows its tile borders more than it was allowed to."""
+
+    exit_code = 15
+
+
 class Interrupted(C2GMError):
     """The run was stopped by the user (Ctrl-C)."""
 

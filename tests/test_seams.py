@@ -17,9 +17,9 @@ from c2gm.model.evaluation.cli import app
 from c2gm.model.evaluation.consistency import agreement, shares
 from c2gm.model.evaluation.result_map import ResultMap
 from c2gm.model.evaluation.seams import Border, LevelLines, groups, measure_lines, ratios
-from c2gm.model.evaluation.seams_picture import worst_borders
+from c2gm.model.evaluation.seams_picture import draw_worst, worst_borders
 from c2gm.model.maps.style import PALETTE
-from c2gm.runtime.errors import LevelError, OptionError, OutputError
+from c2gm.runtime.errors import LevelError, OptionError, OutputError, SeamError
 from c2gm.runtime.infer import run
 from c2gm.runtime.job import InferOptions
 from c2gm.runtime.pixels import Picture
@@ -137,6 +137,9 @@ def test_borders_are_told_apart() -> None:
     assert len(found["siblings"]) == len(found["inside windows"]) == 2 * SIDE * 4
     assert (len(found["families"]), len(found["references"])) == (2 * SIDE * 2, 2 * SIDE)
     assert all(border.inside_window for border in found["siblings"])
+    assert "inside windows" not in dict(groups(lines_of(cut(continuous()))))
+    found = dict(groups(lines_of(cut(continuous())), "2x"))
+    assert "families" not in found and len(found["references"]) == 2 * SIDE * 3
 
 
 def test_ground_without_data_is_left_out() -> None:
@@ -180,8 +183,11 @@ def test_levels_that_agree_and_levels_that_do_not() -> None:
 @pytest.fixture
 def result(tmp_path: Path) -> Path:
     """A finished map of two levels, as any MBTiles reader sees it."""
-    path = tmp_path / "map.mbtiles"
-    tiles = cut(continuous())
+    return write_map(tmp_path / "map.mbtiles", cut(continuous()))
+
+
+def write_map(path: Path, tiles: dict[Tile, Picture]) -> Path:
+    """Tiles as levels LEVEL and LEVEL - 2 of a file."""
     with closing(sqlite3.connect(path)) as file, file:
         file.execute("CREATE TABLE metadata (name TEXT, value TEXT)")
         file.execute(
@@ -211,6 +217,28 @@ def test_the_command_reports_and_draws(result: Path, tmp_path: Path) -> None:
     assert set(found["consistency"]) == {f"{LEVEL} from {LEVEL - 2}"}
     with Image.open(picture) as image:
         assert image.width > 1000
+
+
+def test_a_map_with_seams_can_fail_a_check(tmp_path: Path) -> None:
+    """Exit codes for scripts; a map that may be without seams passes."""
+    for name, tiles in (("good", cut(continuous())), ("bad", independent(cut(continuous())))):
+        path = write_map(tmp_path / f"{name}.mbtiles", tiles)
+        arguments = ["seams", str(path), "--levels", str(LEVEL), "--fail-above", "1.2"]
+        if name == "good":
+            assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+            continue
+        with pytest.raises(SeamError, match=f"seams above 1.2: level {LEVEL} gradient"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_the_picture_shows_what_stands_out_and_says_where_nothing_does(tmp_path: Path) -> None:
+    heights = []
+    for name, tiles in (("good", cut(continuous())), ("bad", independent(cut(continuous())))):
+        with ResultMap(write_map(tmp_path / f"{name}.mbtiles", tiles)) as found:
+            picture = draw_worst(found, {LEVEL: lines_of(tiles)})
+        assert picture is not None
+        heights.append(picture.height)
+    assert heights[0] < 100 < 256 < heights[1]
 
 
 def test_maps_that_are_made_by_default_have_no_seams(tmp_path: Path) -> None:

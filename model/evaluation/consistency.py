@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from c2gm.model.evaluation.class_scores import near
 from c2gm.model.evaluation.result_map import ResultMap
 from c2gm.model.maps.classes import CLASSES, read_classes
-from c2gm.runtime.grid import Cascade, reference_level
+from c2gm.runtime.grid import reference_level
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 
@@ -28,13 +28,12 @@ Counts = NDArray[np.int64]
 
 def measure_consistency(result: ResultMap, levels: Iterable[int]) -> dict[tuple[int, int], Counts]:
     """Counts (classes, 4) by (level, reference level), classes in the order of CLASSES."""
-    kind: Cascade = "2x" if result.cascade == "2x" else "4x"
     chosen = sorted(levels)
     totals: dict[tuple[int, int], Counts] = defaultdict(
         lambda: np.zeros((len(CLASSES), 4), np.int64)
     )
     for level in chosen:
-        found = reference_level(level, set(chosen).intersection(result.guides), kind)
+        found = reference_level(level, set(chosen).intersection(result.guides), result.cascade)
         if found is None:
             continue
         coarse, span = found

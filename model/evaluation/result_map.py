@@ -13,6 +13,7 @@ from mercantile import Tile
 from PIL import Image, UnidentifiedImageError
 
 from c2gm.runtime.errors import OutputError
+from c2gm.runtime.grid import Cascade
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 
@@ -22,8 +23,8 @@ class ResultMap:
 
     `levels`: those that it has; `window`: tiles a side that were made in one piece, `cascade` and
     `guides`, the levels that others were drawn from, as c2gm-infer wrote them down (1, 4x and all
-    levels where it did not). Raises OutputError, here and in
-    reading, for a file that is no such map.
+    levels where it did not). Raises OutputError, here and in reading, for a file that is no such
+    map.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +37,8 @@ class ResultMap:
             self.levels = tuple(level for (level,) in found)
             rows = dict(self._file.execute("SELECT name, value FROM metadata"))
             origin = json.loads(rows.get("c2gm_fingerprint", "{}"))
-            self.window, self.cascade = int(origin.get("window", 1)), origin.get("cascade", "4x")
+            self.window = int(origin.get("window", 1))
+            self.cascade: Cascade = "2x" if origin.get("cascade") == "2x" else "4x"
             guides = origin.get("guides", ",".join(map(str, self.levels)))
             self.guides = tuple(int(level) for level in guides.split(",") if level)
         except (sqlite3.Error, ValueError, AttributeError) as error:

@@ -12,7 +12,7 @@ map that was smoothed over its borders reads below 1.
   1 where a map was smoothed or left empty more widely along its borders.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,7 @@ import numpy as np
 from mercantile import Tile
 from numpy.typing import NDArray
 
+from c2gm.runtime.grid import Cascade
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 
@@ -34,8 +35,9 @@ EDGE_STEP = 16.0
 STATISTICS = ("gradient", "edges", "residual", "activity")
 
 Kind = Literal["siblings", "families", "references"]
-"""What two tiles share: their parent, only the tile two levels up, or neither (their references of
-a 4X cascade come from different tiles)."""
+"""What two tiles share: their parent, only the tile two levels up, or neither. In a 4X cascade the
+references of the last come from different tiles; in a 2X cascade those of the last two, and there
+are no families."""
 
 Strip = NDArray[np.float32]
 
@@ -54,10 +56,15 @@ class Border:
     sums: Sums = field(repr=False)
 
     @property
-    def kind(self) -> Kind:
+    def place(self) -> int:
+        """Where the line is, in tiles from the world's west or north edge."""
+        return int(self.tile.x if self.upright else self.tile.y) + 1
+
+    def kind(self, cascade: Cascade = "4x") -> Kind:
         """See `Kind`."""
-        place = (self.tile.x if self.upright else self.tile.y) + 1
-        return "references" if place % 4 == 0 else "families" if place % 2 == 0 else "siblings"
+        if self.place % 2:
+            return "siblings"
+        return "families" if self.place % 4 and cascade == "4x" else "references"
 
     @property
     def excess(self) -> float:
@@ -65,12 +72,21 @@ class Border:
         return float((self.sums[1] - self.sums[2]) / self.sums[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Middle:
+    """The line through the middle of a tile, as a control."""
+
+    place: float
+    upright: bool
+    sums: Sums = field(repr=False)
+
+
 @dataclass(slots=True)
 class LevelLines:
-    """All lines of a level: borders, and as controls the sums of the tiles' middle lines."""
+    """All lines of a level: borders, and as controls the tiles' middle lines."""
 
     borders: list[Border] = field(default_factory=list)
-    controls: list[Sums] = field(default_factory=list)
+    controls: list[Middle] = field(default_factory=list)
 
 
 def measure_lines(tiles: Iterable[tuple[Tile, Picture]], window: int = 1) -> dict[int, LevelLines]:
@@ -86,10 +102,11 @@ def measure_lines(tiles: Iterable[tuple[Tile, Picture]], window: int = 1) -> dic
     for tile, picture in tiles:
         shown = _with_validity(picture)
         lines = levels.setdefault(tile.z, LevelLines())
-        for turned in (shown, shown.transpose(1, 0, 2)):
+        for upright, turned in ((True, shown), (False, shown.transpose(1, 0, 2))):
             sums = line_sums(turned[:, middle - REACH : middle + REACH])
             if sums[0]:
-                lines.controls.append(sums)
+                place = (tile.x if upright else tile.y) + 0.5
+                lines.controls.append(Middle(place, upright, sums))
         if west is not None and west[0] == Tile(tile.x - 1, tile.y, tile.z):
             strip = np.concatenate([west[1], shown[:, :REACH]], axis=1)
             _add(lines, west[0], True, tile.x % window != 0, strip)
@@ -133,15 +150,16 @@ class Ratio:
 
 
 def ratios(
-    borders: list[Border], controls: list[Sums], draws: int = 400
+    borders: Sequence[Border], controls: Sequence[Middle], draws: int = 400
 ) -> Mapping[str, Ratio | None]:
-    """The three numbers of some borders; None where nothing happens beside any control line.
+    """The four numbers of some borders; None where nothing happens beside any control line.
 
-    Intervals are by bootstrap over lines, from a fixed seed.
+    Intervals are by bootstrap from a fixed seed. Lines that continue each other, of one meridian or
+    parallel, are drawn together: a road or a shore that follows one of them follows the next.
     """
     if not borders or not controls:
         return dict.fromkeys(STATISTICS)
-    here, there = np.stack([border.sums for border in borders]), np.stack(controls)
+    here, there = _by_line(borders), _by_line(controls)
     rng = np.random.default_rng(0)
     found: dict[str, Ratio | None] = {}
     resampled = [
@@ -161,6 +179,15 @@ def ratios(
     return found
 
 
+def _by_line(lines: Sequence[Border] | Sequence[Middle]) -> NDArray[np.float64]:
+    """Sums of all lines of one meridian or parallel together, (lines, 9)."""
+    together: dict[tuple[bool, float], Sums] = {}
+    for line in lines:
+        key = line.upright, line.place
+        together[key] = together[key] + line.sums if key in together else line.sums
+    return np.stack(list(together.values()))
+
+
 def _share(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
     """What happens on lines over what happens beside them, (..., 9) -> (...).
 
@@ -170,13 +197,18 @@ def _share(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
     return np.asarray((sums[..., at] + 0.5) / (sums[..., at + 1] + 0.5))
 
 
-def groups(lines: LevelLines) -> Iterator[tuple[str, list[Border]]]:
-    """The borders of a level in the groups that are told apart: all, by kind, by window."""
+def groups(lines: LevelLines, cascade: Cascade = "4x") -> Iterator[tuple[str, list[Border]]]:
+    """The borders of a level in the groups that are told apart: all, by kind, by window.
+
+    Groups without a border are left out, and windows where each is a tile.
+    """
     yield "all", lines.borders
     for kind in ("siblings", "families", "references"):
-        yield kind, [border for border in lines.borders if border.kind == kind]
-    yield "inside windows", [border for border in lines.borders if border.inside_window]
-    yield "between windows", [border for border in lines.borders if not border.inside_window]
+        if some := [border for border in lines.borders if border.kind(cascade) == kind]:
+            yield kind, some
+    if inside := [border for border in lines.borders if border.inside_window]:
+        yield "inside windows", inside
+        yield "between windows", [b for b in lines.borders if not b.inside_window]
 
 
 def _with_validity(picture: Picture) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from c2gm.model.evaluation.result_map import ResultMap
 from c2gm.model.evaluation.seams import STATISTICS, Ratio, groups, measure_lines, ratios
 from c2gm.model.evaluation.seams_picture import draw_worst
 from c2gm.model.maps.classes import CLASSES
-from c2gm.runtime.errors import LevelError, OutputError
+from c2gm.runtime.errors import LevelError, OptionError, OutputError, SeamError
 from c2gm.runtime.grid import parse_levels
 
 _PIPE_WIDTH = 120
@@ -34,6 +34,15 @@ def seams(
     picture: Annotated[
         Path | None, typer.Option(help="Write the worst borders of every level here (PNG).")
     ] = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATIO",
+            help="Leave with exit code 15 if gradient or residual of a level is above, with "
+            "all of its interval.",
+            show_default="never",
+        ),
+    ] = None,
 ) -> None:
     """Measure how visible the tile borders of a map are, and whether its levels agree.
 
@@ -48,7 +57,10 @@ def seams(
     \b
     c2gm-eval seams scene.mbtiles
     c2gm-eval seams scene.mbtiles --levels 14-16 --output seams.json --picture worst.png
+    c2gm-eval seams scene.mbtiles --fail-above 1.5
     """
+    if fail_above is not None and not fail_above > 0:
+        raise OptionError(f"--fail-above is {fail_above:g}, expected a ratio above 0, as 1.5")
     for path in (output, picture):
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(f"{path.parent} is not a folder; make it first")
@@ -74,7 +86,7 @@ def seams(
         "seams": {
             str(level): {
                 name: {"borders": len(borders)} | _plain(ratios(borders, measured.controls))
-                for name, borders in groups(measured)
+                for name, borders in groups(measured, found.cascade)
                 if borders
             }
             for level, measured in lines.items()
@@ -90,6 +102,20 @@ def seams(
     _print(report)
     if not any(measured.borders for measured in lines.values()):
         Console(stderr=True).print("no borders: no level has two tiles beside each other")
+    if fail_above is not None:
+        _check(report["seams"], fail_above)
+
+
+def _check(seams: Mapping[str, Any], limit: float) -> None:
+    """Raises SeamError where a level has seams beyond the limit for sure."""
+    found = [
+        f"level {level} {name} {_interval(kinds['all'][name])}"
+        for level, kinds in seams.items()
+        for name in ("gradient", "residual")
+        if "all" in kinds and kinds["all"][name] is not None and kinds["all"][name]["low"] > limit
+    ]
+    if found:
+        raise SeamError(f"seams above {limit:g}: {', '.join(found)}; --picture shows where")
 
 
 def _plain(found: Mapping[str, Ratio | None]) -> dict[str, Any]:

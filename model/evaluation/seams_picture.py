@@ -12,29 +12,40 @@ from c2gm.runtime.levels import TILE_SIZE
 
 SIDE, GAP, LABEL = 256, 10, 34
 
+VISIBLE = 4.0
+"""Grey levels of excess below which a border does not stand out and is not shown."""
+
 
 def worst_borders(lines: LevelLines, count: int) -> list[Border]:
-    """The borders with the largest step beyond what is beside them, worst first."""
-    return sorted(lines.borders, key=lambda border: -border.excess)[:count]
+    """Borders whose step stands out from what is beside them, worst first."""
+    visible = [border for border in lines.borders if border.excess >= VISIBLE]
+    return sorted(visible, key=lambda border: -border.excess)[:count]
 
 
 def draw_worst(
     result: ResultMap, levels: Mapping[int, LevelLines], count: int = 6
 ) -> Image.Image | None:
-    """A row a level, `count` borders each; ticks show where the border lies. None without any."""
-    rows = {level: worst_borders(lines, count) for level, lines in levels.items()}
-    rows = {level: borders for level, borders in rows.items() if borders}
+    """A row a level, `count` borders each; ticks show where the border lies.
+
+    A level of which no border stands out is a line of text. None where no level has a border.
+    """
+    rows = {z: worst_borders(lines, count) for z, lines in levels.items() if lines.borders}
     if not rows:
         return None
     width = count * (SIDE + GAP) + GAP
-    sheet = Image.new("RGB", (width, len(rows) * (SIDE + LABEL + 2 * GAP) + GAP), "white")
+    heights = [(SIDE if borders else 0) + LABEL + 2 * GAP for borders in rows.values()]
+    sheet = Image.new("RGB", (width, sum(heights) + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for row, borders in enumerate(rows.values()):
-        top = GAP + row * (SIDE + LABEL + 2 * GAP)
+    for row, (level, borders) in enumerate(rows.items()):
+        top = GAP + sum(heights[:row])
+        if not borders:
+            text = f"level {level}: none of {len(levels[level].borders)} borders stands out"
+            pen.text((GAP, top), text, fill="black", font=font)
         for column, border in enumerate(borders):
             left = GAP + column * (SIDE + GAP)
             tile, side = border.tile, "east" if border.upright else "south"
-            text = f"{tile.z}/{tile.x}/{tile.y} {side}\n{border.kind}, {border.excess:.0f} levels"
+            text = f"{tile.z}/{tile.x}/{tile.y} {side}\n"
+            text += f"{border.kind(result.cascade)}, {border.excess:.0f} grey levels"
             pen.text((left, top), text, fill="black", font=font)
             sheet.paste(_around(result, border), (left, top + LABEL))
             _ticks(pen, left, top + LABEL, border.upright)
