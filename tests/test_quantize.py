@@ -42,7 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def eight(tiny_bundle: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     output = tmp_path_factory.mktemp("eight") / "eight.c2gm"
-    plan = QuantizePlan(dataset, windows=3, probes=2, picture_db=60.0, per_level=2)
+    plan = QuantizePlan(dataset, windows=3, probes=2, loss_db=1e-6, per_level=2)
     with pytest.MonkeyPatch.context() as patch, new_bundle(output, overwrite=False) as folder:
         patch.setattr(quantize, "QUANTIZED", GRAPHS)  # the denoiser's many layers take a minute
         quantize_bundle(Bundle.read(tiny_bundle), folder, plan, lambda line: None)
