@@ -87,7 +87,8 @@ def measure_scaling(
 ) -> list[dict[str, Any]]:
     """A run for every count of tiles, in a process of its own.
 
-    `parts`: for each tenth of the tiles milliseconds a tile and resident memory at its end.
+    `parts`: for each tenth of the tiles milliseconds a tile, of the clock and of processors, and
+    resident memory at its end.
     """
     rows: list[dict[str, Any]] = []
     for count in counts:
@@ -112,7 +113,7 @@ class _Marks(QuietReport):
 
     def __init__(self) -> None:
         self.total = self.done = 0
-        self.marks: list[tuple[int, float, float]] = []
+        self.marks: list[tuple[int, float, float, float]] = []
 
     def start(self, total: int, done: int) -> None:
         """See `ProgressReport.start`."""
@@ -126,7 +127,8 @@ class _Marks(QuietReport):
             self._mark()
 
     def _mark(self) -> None:
-        self.marks.append((self.done, time.perf_counter(), resident_mb()))
+        now = time.perf_counter(), time.process_time(), resident_mb()
+        self.marks.append((self.done, *now))
 
 
 def _run(options: InferOptions) -> dict[str, Any]:
@@ -139,7 +141,10 @@ def _run(options: InferOptions) -> dict[str, Any]:
         {
             "tiles": after[0],
             "ms_per_tile": round(1e3 * (after[1] - before[1]) / (after[0] - before[0]), 2),
-            "resident_mb": round(after[2], 1),
+            "processor_ms_per_tile": round(
+                1e3 * (after[2] - before[2]) / (after[0] - before[0]), 2
+            ),
+            "resident_mb": round(after[3], 1),
         }
         for before, after in zip(report.marks, report.marks[1:], strict=False)
     ]

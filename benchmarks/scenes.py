@@ -43,10 +43,9 @@ def _count(planned: Plan) -> int:
 def mirrored_scene(picture: Path, planned: Plan, folder: Path) -> Path:
     """A scene (VRT over a GeoTIFF, both in `folder`) of exactly a plan's finest tiles.
 
-    Its pixels are those of the plan's finest level. Raises SceneError for a picture that is smaller
-    than `PATCH`, has other than three bands of 8 bits, or no data in the middle.
+    Its pixels are those of the plan's finest level. Raises SceneError as `middle_of` does.
     """
-    patch = _middle(picture)
+    patch = middle_of(picture)
     block = np.concatenate([patch, patch[:, :, ::-1]], axis=2)
     block = np.concatenate([block, block[:, ::-1]], axis=1)
     side = block.shape[1]
@@ -94,7 +93,12 @@ def mirrored_scene(picture: Path, planned: Plan, folder: Path) -> Path:
     return scene
 
 
-def _middle(picture: Path) -> np.ndarray:
+def middle_of(picture: Path) -> np.ndarray:
+    """The middle of a picture, (3, PATCH, PATCH) uint8.
+
+    Raises SceneError for a picture that is smaller, has other than three bands of 8 bits, or no
+    data in the middle.
+    """
     try:
         opened = rasterio.open(picture)
     except rasterio.errors.RasterioIOError:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from c2gm.benchmarks.machine import describe_machine, machine_line
+from c2gm.benchmarks.scenes import middle_of
 from c2gm.runtime.backends import open_backend
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.command import whole_numbers
@@ -116,6 +117,8 @@ def limit(
         what = f"{row['model']}, {row['graph']}, {row['backend']}"
         table.add_row(what, row["precision"], f"{row['gflops']:.0f}", f"{row['share_of_peak']:.0%}")
     _print(table)
+    if any(row["share_of_peak"] > 1 for row in rows):
+        _say("warning: a graph beyond the peak: the machine has changed its speed; run it again")
 
 
 def sheet(
@@ -185,6 +188,7 @@ def scaling(
     if model is not None:
         model = find_bundle(model, backend)
         Bundle.read(model)
+    middle_of(imagery)  # before anything that takes a while
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as scratch:
         if model is None:
@@ -200,11 +204,14 @@ def scaling(
             f"{row['seconds_before_the_first_window']:.1f} s before the first"
         )
         table = Table(title=title, title_justify="left")
-        for name in ("tiles", "ms a tile", "memory MB"):
+        for name in ("tiles", "ms a tile", "of processors", "memory MB"):
             table.add_column(name, justify="right")
         for part in row["parts"]:
             table.add_row(
-                str(part["tiles"]), f"{part['ms_per_tile']:.1f}", f"{part['resident_mb']:.0f}"
+                str(part["tiles"]),
+                f"{part['ms_per_tile']:.1f}",
+                f"{part['processor_ms_per_tile']:.1f}",
+                f"{part['resident_mb']:.0f}",
             )
         _print(table)
 

@@ -132,3 +132,4 @@ def test_a_scaling_run_tells_time_and_memory_part_by_part(tiny_bundle: Path, til
     assert sum(part["ms_per_tile"] > 0 for part in row["parts"]) == len(row["parts"]) >= 8
     assert row["parts"][-1]["tiles"] == row["tiles"]
     assert all(part["resident_mb"] > 50 for part in row["parts"])
+    assert all(part["processor_ms_per_tile"] > 0 for part in row["parts"])

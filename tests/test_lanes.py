@@ -1,5 +1,6 @@
 """Windows side by side on a CPU: each once, each as if alone, and none after a failure."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ def sample(bundle: Bundle, key: int, level: int = 14) -> Sample[int]:
     return Sample(key, imagery, None, noise, level, None)
 
 
-def lanes(bundle: Bundle, count: int) -> Lanes[int]:
+def lanes(bundle: Bundle, count: int, steps: int = STEPS) -> Lanes[int]:
     load = OnnxRuntimeBackend.cpu(bundle).load
     return Lanes(
         [
-            Sampler(bundle, HostLoop(bundle.manifest, load, 1, SIDE), side=SIDE, steps=STEPS)
+            Sampler(bundle, HostLoop(bundle.manifest, load, 1, SIDE), side=SIDE, steps=steps)
             for _ in range(count)
         ]
     )
@@ -58,6 +59,35 @@ def test_every_window_comes_out_once_and_as_if_it_were_alone(
         assert np.array_equal(out.picture, picture)
     together.close()
     alone.close()
+
+
+def test_latents_are_decoded_in_a_lane_as_the_window_would_have_been(tiny_bundle: Path) -> None:
+    """What happens to latents in between (they are blended) is not the lane's."""
+    bundle = Bundle.read(tiny_bundle)
+    two = lanes(bundle, 2)
+    two.admit(sample(bundle, 1))
+    two.admit(replace(sample(bundle, 1), key=2, decode=False))
+    out = {}
+    while two.busy:
+        out |= {finished.key: finished for finished in two.step()}
+    assert out[2].picture is None and out[2].latents is not None and out[1].latents is None
+    two.decode(3, out[2].latents)
+    assert (two.free, two.busy) == (1, 1)
+    while two.busy:
+        out |= {finished.key: finished for finished in two.step()}
+    assert np.array_equal(out[3].picture, out[1].picture) and out[3].steps == 0
+    two.close()
+
+
+def test_lanes_that_are_closed_leave_their_windows_where_they_are(tiny_bundle: Path) -> None:
+    """Ctrl-C must not wait for a window of a thousand steps."""
+    bundle = Bundle.read(tiny_bundle)
+    two = lanes(bundle, 2, steps=bundle.manifest.schedule.max_steps)
+    two.admit(sample(bundle, 1))
+    two.admit(sample(bundle, 2))
+    two.close()
+    assert two.step() == [] and not two.free and not two.busy
+    assert two.steps_run < bundle.manifest.schedule.max_steps
 
 
 def test_a_failure_shows_and_its_lane_is_not_used_again(tiny_bundle: Path) -> None:
