@@ -80,7 +80,7 @@ class QuantizePlan:
     dataset: Path
     windows: int = 32
     probes: int = 16
-    loss_db: float = 0.05
+    loss_db: float = 0.15
     per_level: int = 8
     seed: int = 0
 
@@ -128,6 +128,7 @@ def quantize_bundle(source: Bundle, folder: Path, plan: QuantizePlan, progress: 
             f"{name}: {layer}" for name, layer in harm if (name, layer) not in chosen
         ],
         "pictures_against_float32_db": changed_db,
+        "harm_db": {f"{name}: {layer}": round(value, 5) for (name, layer), value in harm.items()},
         "quality": quality,
         "losses": check_losses(quality),
     }
