@@ -16,6 +16,7 @@
   // West of the antimeridian to east of it is one turn on.
   const bounds = L.latLngBounds([south, west], [north, east < west ? east + 360 : east]);
 
+  const moves = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const map = L.map("map", {
     zoomSnap: 1, // fractional zoom draws gaps between tiles, which look like seams
     minZoom: levels[0],
@@ -23,6 +24,9 @@
     maxBounds: bounds.pad(1.5),
     attributionControl: false, // it stands under the map, for all to see
     zoomControl: false,
+    fadeAnimation: moves,
+    zoomAnimation: moves,
+    inertia: moves,
   });
   L.control.zoom({ position: "topleft" }).addTo(map);
   addFitButton();
