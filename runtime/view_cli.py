@@ -57,7 +57,10 @@ def _show_version(value: bool) -> None:
 @app.command(epilog=EPILOG)
 def view(
     result: Annotated[
-        Path, typer.Argument(help="Map to look at: an MBTiles file of pictures, ours or another.")
+        Path,
+        typer.Argument(
+            metavar="RESULT", help="Map to look at: an MBTiles file of pictures, ours or another."
+        ),
     ],
     imagery: Annotated[
         Path | None,

@@ -13,11 +13,15 @@ from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.scene import Scene
 from c2gm.runtime.viewer.source import Keys, TileSource, tile_of
 
-QUALITY = 82
-"""Of WebP, which unlike JPEG has transparency and unlike PNG is small: one kind for all tiles."""
+QUALITY = 90
+"""Of WebP, which unlike JPEG has transparency and unlike PNG is small: one kind for all tiles.
+
+On aerial imagery of levels 15-17 a tile takes 10-30 kB, and steps across tile borders are 1.03 to
+1.12 times those of the imagery; at quality 82 they are 1.12 to 1.15 times, and begin to show.
+"""
 
 CACHED_TILES = 1024
-"""About 20 MB."""
+"""About 30 MB."""
 
 FINER_THAN_DATA = 1
 """Tiles of the scene are made up to this many levels finer than it; beyond, browsers enlarge."""
