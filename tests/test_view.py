@@ -256,6 +256,21 @@ def test_levels_are_spoken_with_their_gaps() -> None:
     assert spoken_levels((10, 11, 12, 14)) == "10-12, 14"
 
 
+class Meddler(QuietReport):
+    """Somebody who takes a tile out of the map while it is written to a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen = ""
+
+    def advance(self, level: int, tiles: int) -> None:
+        if not self.seen:
+            (partial,) = self.path.parent.glob("*.partial")
+            self.seen = partial.name
+            with closing(sqlite3.connect(self.path)) as file, file:
+                file.execute("DELETE FROM tiles WHERE zoom_level=16 AND rowid % 2")
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     found = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
@@ -289,13 +304,12 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(
         (folder / "of an older map").touch()
         with pytest.raises(OutputError, match="--overwrite to replace"):
             export_folder(View(source), folder, False, QuietReport())
-        before = files_of(folder)
-        with sqlite3.connect(copy) as file:  # a tile is lost while it is shown
-            file.execute("DELETE FROM tiles WHERE zoom_level=16 AND rowid % 2")
-        file.close()
+        before, meddler = files_of(folder), Meddler(copy)
         with pytest.raises(MapError, match="has changed"):
-            export_folder(View(source), folder, True, QuietReport())
+            export_folder(View(source), folder, True, meddler)
+        assert meddler.seen == "folder.partial", "it was half-way"
         assert files_of(folder) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mbtiles", "folder"]
     with closing(MbtilesSource.open(copy)) as source:
         export_folder(View(source), folder, True, QuietReport())
     assert "of an older map" not in files_of(folder)

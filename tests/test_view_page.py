@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,19 @@ def view(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield View(source, imagery)
 
 
+@contextmanager
+def serving(view: View) -> Iterator[str]:
+    """Its address, while it lasts."""
+    with open_server(view, "127.0.0.1", 0, print) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture(scope="module")
 def page(
     request: pytest.FixtureRequest,
@@ -160,12 +173,7 @@ def page(
 ) -> Iterator[Page]:
     with ExitStack() as stack:
         if request.param == "served":
-            server = stack.enter_context(open_server(view, "127.0.0.1", 0, print))
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            address = server.url
+            address = stack.enter_context(serving(view))
         else:
             folder = tmp_path_factory.mktemp("folder") / "shown map & more"
             export_folder(view, folder, False, QuietReport())
@@ -402,6 +410,24 @@ def test_everything_fits_the_screen(page: Page, width: int, height: int) -> None
         assert box["right"] <= width and box["bottom"] <= height, name
     assert page.run("return document.documentElement.scrollWidth") == width
     assert page.run("return document.getElementById('map').clientHeight") > height * 0.4
+
+
+@SERVED
+def test_a_page_whose_tiles_cannot_be_read_says_so(
+    page: Page, small_scene: Path, tmp_path: Path
+) -> None:
+    assert not [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    page.asked()
+    path = paint_map(small_scene, tmp_path / "changing.mbtiles")
+    with closing(MbtilesSource.open(path)) as source, serving(View(source)) as address:
+        changing = Page(page.driver, address, [])
+        changing.open()
+        assert changing.text("notice") == ""
+        os.utime(path, (0, 0))
+        changing.run("c2gmMap.setZoom(13, {animate: false})")
+        wait(lambda: "Has c2gm-view ended, or the file changed?" in changing.text("notice"))
+        changing.driver.get("about:blank")
+        changing.driver.get_log("browser"), changing.asked()
 
 
 @SERVED

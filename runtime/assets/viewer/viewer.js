@@ -62,22 +62,13 @@
   byId("program").textContent = view.program;
   byId("credit").textContent = view.imageryCredit && `Imagery: ${view.imageryCredit}`;
   byId("alone").hidden = swipe !== null;
-  list(byId("about-list"), [
+  fillList(byId("about-list"), [
     ...view.brief,
     ...view.more,
     ["Attribution", view.attribution],
     ["Imagery shown", view.imageryName ?? "none"],
     ["Imagery credit", view.imageryCredit],
   ]);
-
-  function list(target, pairs) {
-    const items = pairs.filter(([, value]) => value).flatMap(([label, value]) => {
-      const [term, text] = [document.createElement("dt"), document.createElement("dd")];
-      [term.textContent, text.textContent] = [label, value];
-      return [term, text];
-    });
-    target.replaceChildren(...items);
-  }
 
   function notice(text) {
     byId("notice").textContent = text;
@@ -152,60 +143,8 @@
     control.addTo(map);
   }
 
-  /* --- what is here --- */
-
-  let marks = null;
-
-  function showHere(latlng) {
-    const zoom = map.getZoom();
-    const z = indexes.map.shownAt(zoom);
-    const end = 2 ** z;
-    const place = map.project(latlng, z).divideBy(256).floor();
-    const x = ((place.x % end) + end) % end;
-    const point = latlng.wrap();
-    byId("here-title").textContent = `Tile ${z}/${x}/${place.y}`;
-    list(byId("here-place"), [
-      ["Level", zoom === z ? `${z}` : `${z}, shown enlarged`],
-      ["x, y", `${x}, ${place.y}`],
-      ["Longitude", `${point.lng.toFixed(5)}°`],
-      ["Latitude", `${point.lat.toFixed(5)}°`],
-      ["Map here", indexes.map.has(z, x, place.y) ? "" : "no tile"],
-    ]);
-    list(byId("here-origin"), [...view.brief, ["Attribution", view.attribution]]);
-    byId("here-caution").textContent = view.caution;
-    byId("here").hidden = false;
-    byId("here").scrollTop = 0;
-    keepFree(latlng);
-
-    marks?.remove();
-    const corner = (dx, dy) => map.unproject(place.add([dx, dy]).multiplyBy(256), z);
-    const style = { interactive: false, color: "#1d2733", weight: 2 };
-    marks = L.layerGroup([
-      L.rectangle([corner(0, 0), corner(1, 1)], { ...style, fill: false, dashArray: "4 4" }),
-      L.circleMarker(latlng, { ...style, radius: 6, fillColor: "#ffffff", fillOpacity: 1 }),
-    ]).addTo(map);
-  }
-
-  /* Move the map where the card covers what it is about. */
-  function keepFree(latlng) {
-    const card = byId("here");
-    const size = map.getSize();
-    const besides = card.offsetWidth < size.x / 2;
-    const covered = besides ? [card.offsetWidth + 30, 30] : [30, card.offsetHeight + 30];
-    const point = map.latLngToContainerPoint(latlng);
-    if (point.x > card.offsetLeft - 10 && point.y > card.offsetTop - 10 &&
-        point.y < card.offsetTop + card.offsetHeight + 10) {
-      map.panInside(latlng, { paddingBottomRight: covered, animate: false });
-    }
-  }
-
-  function hideHere() {
-    byId("here").hidden = true;
-    marks?.remove();
-    marks = null;
-  }
-  map.on("click", (event) => showHere(event.latlng));
-  byId("here-close").addEventListener("click", hideHere);
+  const here = new HereCard(map, indexes.map, view);
+  map.on("click", (event) => here.show(event.latlng));
 
   /* --- buttons and keyboard --- */
 
@@ -236,11 +175,11 @@
     "]": () => swipe?.move(swipe.share + 0.05),
     m: () => setOpacity(Number(opacity.value) ? 0 : opaque),
     g: toggleGrid,
-    c: () => showHere(map.getCenter()),
+    c: () => here.show(map.getCenter()),
     f: fit,
     i: () => open("about"),
     "?": () => open("help"),
-    Escape: hideHere,
+    Escape: () => here.hide(),
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
