@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
@@ -20,13 +19,7 @@ from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
-from c2gm.runtime.progress import (
-    PlainReport,
-    ProgressReport,
-    QuietReport,
-    TerminalReport,
-    spoken_duration,
-)
+from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 from c2gm.runtime.verify import verify_file
 
@@ -206,7 +199,7 @@ def infer(
         blend=not no_blend,
         overwrite=overwrite,
     )
-    result = estimate(options) if dry_run else run(options, _report(quiet))
+    result = estimate(options) if dry_run else run(options, report_on_stderr(quiet))
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
@@ -240,14 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _report(quiet: bool) -> ProgressReport:
-    if quiet:
-        return QuietReport()
-    if sys.stderr.isatty():
-        return TerminalReport(Console(stderr=True))
-    return PlainReport(sys.stderr)
-
-
 def _told(summary: Summary) -> str:
     total = sum(summary.tiles.values())
     resumed = f", {summary.tiles_resumed} of them before" if summary.tiles_resumed else ""
@@ -272,7 +257,7 @@ def _told(summary: Summary) -> str:
 
 
 def _foretold(plan: Estimate) -> str:
-    size = "not known" if plan.bytes_estimated is None else _bytes(plan.bytes_estimated)
+    size = "not known" if plan.bytes_estimated is None else spoken_size(plan.bytes_estimated)
     time = (
         "not known" if plan.seconds_estimated is None else spoken_duration(plan.seconds_estimated)
     )
@@ -293,7 +278,7 @@ def _foretold(plan: Estimate) -> str:
             if plan.windows_around
             else []
         ),
-        f"size about {size} ({_bytes(plan.bytes_free)} free), time about {time}",
+        f"size about {size} ({spoken_size(plan.bytes_free)} free), time about {time}",
         f"  ({probe})",
         f"model {plan.model}, {plan.backend}",
     ]
@@ -302,7 +287,3 @@ def _foretold(plan: Estimate) -> str:
 
 def _by_level(tiles: Mapping[int, int]) -> str:
     return ", ".join(f"{level}: {count}" for level, count in tiles.items())
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -89,10 +89,22 @@ class EngineBuildError(C2GMError):
     exit_code = 14
 
 
+class MapError(C2GMError):
+    """A finished map cannot be read: missing, not MBTiles with pictures, damaged, being written."""
+
+    exit_code = 15
+
+
+class ServeError(C2GMError):
+    """The viewer cannot listen where it was told to: port taken, no such address, no right."""
+
+    exit_code = 16
+
+
 class SeamError(C2GMError):
     """A map shows its tile borders more than it was allowed to."""
 
-    exit_code = 15
+    exit_code = 17
 
 
 class Interrupted(C2GMError):

@@ -38,7 +38,7 @@ def seams(
         float | None,
         typer.Option(
             metavar="RATIO",
-            help="Leave with exit code 15 if gradient or residual of a level is above, with "
+            help="Leave with exit code 17 if gradient or residual of a level is above, with "
             "all of its interval.",
             show_default="never",
         ),
