@@ -11,7 +11,9 @@ from pathlib import Path
 from mercantile import Tile
 
 from c2gm.runtime.errors import DiskFullError, OutputError
+from c2gm.runtime.footprint import snapped
 from c2gm.runtime.grid import Plan
+from c2gm.runtime.levels import TILE_SIZE
 
 APPLICATION_ID = 0x4D504258
 """SQLite application id of MBTiles ("MPBX")."""
@@ -110,7 +112,7 @@ def _check_fingerprint(partial: Path, found: str | None, expected: str) -> None:
 
 def metadata_rows(plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]) -> dict[str, str]:
     """All rows of the metadata table (MBTiles 1.3, section "Metadata"), ours under `c2gm*`."""
-    west, south, east, north = plan.bounds
+    west, south, east, north = snapped(plan.bounds, TILE_SIZE << plan.levels[-1])
     return {
         "name": metadata.name,
         "format": "png",

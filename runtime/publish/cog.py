@@ -109,7 +109,8 @@ def _creation(options: PublishOptions) -> dict[str, Any]:
             return {"COMPRESS": "WEBP", "QUALITY": options.quality or 100, **common}
         case "jpg":
             return {"COMPRESS": "JPEG", "QUALITY": options.encoder_quality, **common}
-    return {"COMPRESS": "DEFLATE", "LEVEL": 9, "PREDICTOR": "STANDARD", **common}
+    # Level 9 takes six times as long for 10 % fewer bytes.
+    return {"COMPRESS": "DEFLATE", "LEVEL": 6, "PREDICTOR": "STANDARD", **common}
 
 
 def _compare(

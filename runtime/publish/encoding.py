@@ -58,11 +58,11 @@ def _exact_palette(image: Image.Image) -> Image.Image | None:
     """The same pixels with a palette; None where they have more than 256 colours."""
     if image.getcolors(PALETTE) is None:
         return None
-    pixels = np.asarray(image)
-    flat = pixels.reshape(-1, pixels.shape[2])
-    table, places = np.unique(flat, axis=0, return_inverse=True)
+    pixels = np.asarray(image.convert("RGBA"))
+    table, places = np.unique(pixels.view(np.uint32), return_inverse=True)
     indexed = Image.fromarray(places.reshape(pixels.shape[:2]).astype(np.uint8))
-    indexed.putpalette(table.tobytes(), image.mode)
+    colours = table.view(np.uint8).reshape(-1, 4)[:, : len(image.getbands())]
+    indexed.putpalette(colours.tobytes(), image.mode)
     return indexed
 
 

@@ -20,7 +20,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         help=f"Some of {', '.join(FORMATS)}; more with commas, or the option again. xyz is a "
-        "folder with TileJSON, cog a GeoTIFF for every level. c2gm-infer writes mbtiles without it.",
+        "folder with TileJSON, cog a GeoTIFF for every level. Default of c2gm-infer: mbtiles.",
     ),
 ]
 TileFormat = Annotated[

@@ -11,13 +11,22 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from rasterio.crs import CRS
-
 from c2gm.runtime.publish.facts import Facts, extension
 from c2gm.runtime.pyramid import level_resolution_m
 
 _METRES_PER_PIXEL = 0.0254 / 96
 """Of QGIS's canvas, whose scales count 96 pixels an inch."""
+
+_WEB_MERCATOR = {
+    "proj4": "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 +units=m "
+    "+nadgrids=@null +wktext +no_defs",
+    "srsid": "3857",
+    "srid": "3857",
+    "authid": "EPSG:3857",
+    "description": "WGS 84 / Pseudo-Mercator",
+}
+"""QgsCoordinateReferenceSystem::readXml believes an authid only beside a srsid. No WKT: GDAL writes
+it in ways that depend on what the process did before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +143,10 @@ def _map_layer(layer: Layer, facts: Facts) -> ElementTree.Element:
     ):
         ElementTree.SubElement(element, tag).text = text
     system = ElementTree.SubElement(ElementTree.SubElement(element, "srs"), "spatialrefsys")
-    for tag, text in _spatial_reference():
+    for tag, text in _WEB_MERCATOR.items():
         ElementTree.SubElement(system, tag).text = text
     about = ElementTree.SubElement(element, "resourceMetadata")
     ElementTree.SubElement(about, "title").text = layer.name
     ElementTree.SubElement(about, "abstract").text = facts.rows.get("description", "")
     ElementTree.SubElement(about, "rights").text = facts.attribution
     return element
-
-
-def _spatial_reference() -> tuple[tuple[str, str], ...]:
-    """QGIS believes the authority's number only beside its own, and asks for the rest without."""
-    system = CRS.from_epsg(3857)
-    return (
-        ("wkt", system.to_wkt(version="WKT2_2019")),
-        ("proj4", system.to_proj4()),
-        ("srsid", "3857"),
-        ("srid", "3857"),
-        ("authid", "EPSG:3857"),
-        ("description", "WGS 84 / Pseudo-Mercator"),
-    )
