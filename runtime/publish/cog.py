@@ -27,7 +27,8 @@ from c2gm.runtime.tile_codec import decode_tile
 
 _AT_A_TIME = 64
 _SCRATCH = {"COMPRESS": "DEFLATE", "ZLEVEL": 1, "PREDICTOR": 2, "SPARSE_OK": True}
-_ENOUGH_BYTES = 1 << 20
+_LITTLE_BYTES = 64 << 20
+"""A write that fails with so little free failed for that: what failed last has been freed."""
 
 
 def cog_names(stem: str, levels: Sequence[int]) -> list[str]:
@@ -161,6 +162,6 @@ def _window(tile: Tile, left: int, top: int) -> RasterWindow:
 
 def _failure(path: Path, error: Exception) -> OutputError:
     text = " ".join(str(error.__cause__ or error).split())
-    if "disk space" in text or shutil.disk_usage(path.parent).free < _ENOUGH_BYTES:
+    if "disk space" in text or shutil.disk_usage(path.parent).free < _LITTLE_BYTES:
         return DiskFullError(f"no space left for {path}; free some and run the same command again")
     return OutputError(f"{path} cannot be written ({text}); check folder and disk")
