@@ -1,12 +1,14 @@
 """`c2gm-bench`: how fast, measured where it can be and modelled where it cannot."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from c2gm.benchmarks.gpus import GPUS
 from c2gm.benchmarks.speed_cli import faults, latency, limit, peers, scaling, sheet
+from c2gm.benchmarks.tile_formats import weigh
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.command import run_command, whole_numbers
@@ -25,6 +27,8 @@ Examples:
   c2gm-bench scaling --imagery tests/data/town.tif --tiles 1000,20000
   c2gm-bench faults --imagery tests/data/town.tif --kills 20
       runs that are killed, damaged files, full disks: nothing may be lost
+  c2gm-bench tile-formats town.mbtiles
+      bytes a tile as PNG, WebP, JPEG, with a palette
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
@@ -49,6 +53,30 @@ def bench() -> None:
 
 for command in (latency, limit, sheet, scaling, peers, faults):
     app.command(epilog=EXAMPLES)(command)
+
+
+@app.command("tile-formats", epilog=EXAMPLES)
+def tile_formats(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP.mbtiles", help="A finished map.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Bytes of a map's tiles in every encoding of c2gm-publish, and what lossy ones lose."""
+    found = weigh(map_file)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    print(
+        f"{found['map']}: {found['tiles']} tiles of {found['bytes_as_made']:,.0f} bytes as made, "
+        f"{found['tiles_with_a_palette']} of up to 256 colours "
+        f"(median {found['colours_median']:,.0f})"
+    )
+    for row in found["encodings"]:
+        loss = (
+            "lossless"
+            if row["psnr_mean"] is None
+            else f"PSNR {row['psnr_mean']:.1f} dB, worst tile {row['psnr_worst']:.1f}"
+        )
+        print(f"{row['encoding']:20} {row['bytes_per_tile']:8,.0f} bytes a tile  {loss}")
 
 
 @app.command("gpu-model", epilog=EXAMPLES)

@@ -6,6 +6,7 @@ its metadata, or the run refuses in one line with the exit code of what was dama
 counted as a loss.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -88,7 +89,11 @@ class Bench:
         """Exit code and what was said on stderr."""
         try:
             done = subprocess.run(
-                self.command(output), capture_output=True, text=True, timeout=PATIENCE_S
+                self.command(output),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                env=_environment(),
             )
         except subprocess.TimeoutExpired:
             return -1, "hangs"
@@ -97,7 +102,9 @@ class Bench:
     def killed(self, output: Path, share: float) -> int | None:
         """Kill (-9) a run after a share of its time; the exit code of one that ended before."""
         quiet = subprocess.DEVNULL
-        process = subprocess.Popen(self.command(output), stdout=quiet, stderr=quiet)
+        process = subprocess.Popen(
+            self.command(output), stdout=quiet, stderr=quiet, env=_environment()
+        )
         try:
             return process.wait(share * self.seconds)
         except subprocess.TimeoutExpired:
@@ -122,6 +129,11 @@ class Bench:
         one_line = said.startswith("c2gm-infer: error: ") and len(said.splitlines()) == 1
         fine = code in allowed and one_line and not output.exists()
         outcome.note(REFUSED if fine else LOST, code, f"{what}: exit code {code}, {said[-300:]}")
+
+
+def _environment() -> dict[str, str]:
+    """The same date in all maps, also of runs after midnight."""
+    return {**os.environ, "SOURCE_DATE_EPOCH": "0"}
 
 
 def contents(path: Path) -> list[Any]:

@@ -63,14 +63,16 @@ class Archive:
         metadata: Metadata,
         fingerprint: Mapping[str, str],
         overwrite: bool = False,
+        output_may_exist: bool = False,
     ) -> Self:
         """Begin a run's output, or go on with its partial file.
 
         `fingerprint` names everything that decides what the tiles look like; a partial file with
         another one is refused. `overwrite` allows to replace a finished output (when this run
-        finishes) and to drop a foreign or damaged partial file. Raises OutputError, DiskFullError.
+        finishes) and to drop a foreign or damaged partial file. `output_may_exist`: of a run that
+        was stopped while its outputs got their names. Raises OutputError, DiskFullError.
         """
-        check_output(output, overwrite)
+        check_output(output, overwrite or output_may_exist)
         rows = metadata_rows(plan, metadata, fingerprint)
         partial = partial_path(output)
         try:
@@ -121,8 +123,8 @@ class Archive:
                 "INSERT OR REPLACE INTO c2gm_ledger VALUES (?, ?, ?, ?, ?)", ledger
             )
 
-    def finish(self) -> Path:
-        """Verify every planned tile, take the ledger out, rename to the output; returns its path.
+    def seal(self) -> sqlite3.Connection:
+        """Verify every planned tile, take the ledger out; returns the connection, to be read from.
 
         Raises OutputError where a tile is missing or damaged: it is struck from the ledger, so that
         the same command makes it anew. Raises DiskFullError.
@@ -136,14 +138,25 @@ class Archive:
                         (SEAL, seal(self._connection).text()),
                     )
                     self._connection.execute("DROP TABLE c2gm_ledger")
+        return self._connection
+
+    def discard(self) -> None:
+        """Delete the partial file: the run's outputs were published from it."""
+        self.close()
+        _remove(self.partial)
+
+    def finish(self) -> Path:
+        """Seal, and rename to the output; returns its path. Raises as `seal`."""
+        with self._locked():
+            self.seal()
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.close()
-            _sync(self.partial)
+            sync(self.partial)
             check_output(self.output, self._overwrite)  # it may have appeared while the run went on
             os.replace(self.partial, self.output)
             if os.name == "posix":  # elsewhere folders cannot be synchronised
-                _sync(self.output.parent)
+                sync(self.output.parent)
         return self.output
 
     def close(self) -> None:
@@ -237,7 +250,8 @@ def _remove(partial: Path) -> None:
             partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,7 +19,9 @@ from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
+from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
+from c2gm.runtime.publish import flags
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 from c2gm.runtime.verify import verify_file
 
@@ -31,6 +33,7 @@ Examples:
   c2gm-infer --imagery town.tif --levels 12-18 --aoi flooded.geojson --output flooded.mbtiles
   c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
+  c2gm-infer --imagery town.tif --levels 10-16 --format mbtiles,pmtiles,cog --qgis
   c2gm-infer --verify town.mbtiles
 
 \b
@@ -78,7 +81,10 @@ def infer(
     levels: Annotated[str, typer.Option(help="Map levels, as 10-16 or 10,12,14.")],
     output: Annotated[
         Path | None,
-        typer.Option(help="MBTiles file to write. Default: the scene's name, in this folder."),
+        typer.Option(
+            help="MBTiles file to write; other formats get its name with their ending. Default: "
+            "the scene's name, in this folder."
+        ),
     ] = None,
     model: Annotated[
         Path | None,
@@ -152,6 +158,12 @@ def infer(
             "--no-blend", help="Cut halos off, instead of blending windows where they overlap."
         ),
     ] = False,
+    format_: flags.Format = None,
+    tile_format: flags.TileFormat = "png",
+    tile_size: flags.TileSize = TILE_SIZE,
+    quality: flags.Quality = None,
+    tms: flags.Tms = False,
+    qgis: flags.Qgis = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show tiles, size and time; write nothing.")
     ] = False,
@@ -198,6 +210,7 @@ def infer(
         halo=halo,
         blend=not no_blend,
         overwrite=overwrite,
+        publish=flags.publish_options(format_, tile_format, tile_size, quality, tms, qgis),
     )
     result = estimate(options) if dry_run else run(options, report_on_stderr(quiet))
     if as_json:
@@ -250,10 +263,23 @@ def _told(summary: Summary) -> str:
         + ", ".join(f"{part} {value:.1f}" for part, value in summary.seconds.items())
         + " (scene, reference, encode, archive beside the others)",
         f"model {summary.model}, {summary.backend}",
-        f"To look at it in QGIS, drag {summary.output.name} onto the map, or use Layer > Add "
-        "Layer > Add Raster Layer.",
+        *(f"also {path}" for path in summary.outputs[1:]),
+        *_how_to_look(summary.outputs),
     )
     return "\n".join(lines)
+
+
+def _how_to_look(outputs: Sequence[Path]) -> tuple[str, ...]:
+    raster = "Add Layer > Add Raster Layer"
+    menus = {".qlr": "Add From Layer Definition File", ".mbtiles": raster, ".tif": raster}
+    for ending, place in menus.items():
+        for path in outputs:
+            if path.suffix == ending:
+                return (
+                    f"To look at it in QGIS, drag {path.name} onto the map, or use Layer > "
+                    f"{place}.",
+                )
+    return ()
 
 
 def _foretold(plan: Estimate) -> str:

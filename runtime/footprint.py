@@ -112,6 +112,21 @@ class Footprint:
         return Footprint(left, top, right, bottom, mask) if mask.any() else None
 
 
+def snapped(box: Box, side: int) -> Box:
+    """The smallest box of whole pixels around a box, both in degrees; the world has `side` pixels.
+
+    GDAL lays an MBTiles file's raster on the borders that its metadata name, and takes pixels from
+    the nearest place of the tiles' grid: off that grid everything is up to half a pixel away.
+    """
+    west, north = world_from_degrees(box[0], box[3])
+    east, south = world_from_degrees(box[2], box[1])
+    slack = 1e-3  # of a pixel: what is on the grid stays there
+    left, top = (math.floor(value * side + slack) / side for value in (west, north))
+    right, bottom = (math.ceil(value * side - slack) / side for value in (east, south))
+    (west, north), (east, south) = degrees_from_world(left, top), degrees_from_world(right, bottom)
+    return west, south, east, north
+
+
 def _cells(
     borders: NDArray[np.float64], start: float, end: float, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

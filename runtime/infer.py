@@ -10,10 +10,12 @@ from typing import Any
 from c2gm.runtime.archive import Archive, check_output, partial_path
 from c2gm.runtime.cascade import Cascade
 from c2gm.runtime.errors import Interrupted
-from c2gm.runtime.grid import Plan, Window
+from c2gm.runtime.grid import Plan, Window, parse_levels
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
+from c2gm.runtime.publish.publication import Publication
+from c2gm.runtime.publish.source import FinishedMap
 from c2gm.runtime.quilt import Latents, Quilt
 from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
@@ -30,7 +32,8 @@ PARTS = (
     "archive",
 )
 """Parts of a run that are timed: loading the model, planning, reading the scene (the first look
-included), making references, the three graphs, encoding and committing tiles (verifying included).
+included), making references, the three graphs, encoding and committing tiles (verifying and
+publishing included).
 The work of scene, reference, encode and archive on single windows runs beside the others."""
 
 
@@ -40,12 +43,15 @@ LARGE_SCENE_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did. `tiles`: by level, made or kept.
+    """What a run did. `outputs`: all files and folders, `output` first.
+
+    `tiles`: by level, made or kept.
 
     `seconds`, `processor_seconds`: by part (see `PARTS` and `Stopwatch`).
     """
 
     output: Path
+    outputs: tuple[Path, ...]
     tiles: Mapping[int, int]
     tiles_without_data: int
     tiles_resumed: int
@@ -62,6 +68,7 @@ class Summary:
         """Plain values for `json.dumps`, seconds rounded to milliseconds."""
         document: dict[str, Any] = asdict(self)
         document["output"] = str(self.output)
+        document["outputs"] = [str(path) for path in self.outputs]
         document["tiles"] = {str(level): count for level, count in self.tiles.items()}
         for name in ("seconds", "processor_seconds"):
             document[name] = {part: round(value, 3) for part, value in document[name].items()}
@@ -77,7 +84,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     """
     start = perf_counter()
     check_options(options)
-    check_output(options.output_path, options.overwrite)
+    publication = _publication(options)
     if options.imagery.is_file() and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
         progress.note(f"reading {options.imagery}, all of it once")
     with prepare(options) as job:
@@ -92,10 +99,11 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
                 job.metadata(),
                 fingerprint,
                 options.overwrite,
+                output_may_exist=options.output_path.name in publication.moving,
             ) as archive:
                 count = _generate(job, archive, progress)
                 with job.stopwatch.part("archive"):
-                    output = archive.finish()
+                    outputs = _finish(archive, publication, progress)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped; what is finished is in {partial_path(options.output_path)}, the "
@@ -107,7 +115,8 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     made = sum(count.tiles.values()) - count.resumed
     seconds, processor = job.stopwatch.seconds, job.stopwatch.processor_seconds
     return Summary(
-        output=output,
+        output=outputs[0],
+        outputs=outputs,
         tiles=count.tiles,
         tiles_without_data=count.without_data,
         tiles_resumed=count.resumed,
@@ -120,6 +129,38 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
         model=job.model_name,
         warnings=job.warnings,
     )
+
+
+def _publication(options: InferOptions) -> Publication:
+    """Where the outputs go. Raises OutputError for what stands in their way."""
+    output, wanted = options.output_path, options.publish
+    publication = Publication(
+        output.with_suffix(""), wanted, wanted.keeps_archive, options.overwrite
+    )
+    if publication.moving and not partial_path(output).exists():
+        publication.clean()  # of a run that had finished
+    publication.check(parse_levels(options.levels))
+    check_output(output, options.overwrite or output.name in publication.moving)
+    return publication
+
+
+def _finish(
+    archive: Archive, publication: Publication, progress: ProgressReport
+) -> tuple[Path, ...]:
+    """Verify the archive, publish it, and give it its own name last, or delete it."""
+    if publication.empty:
+        return (archive.finish(),)
+    source = FinishedMap(archive.partial, archive.seal())
+    if not source.levels:
+        progress.note("warning: no tile has data; there is nothing to publish but an empty map")
+        return (archive.finish(),)
+    outputs = publication.publish(source, progress.note)
+    if publication.options.keeps_archive:
+        outputs = (archive.finish(), *outputs)
+    else:
+        archive.discard()
+    publication.clean()
+    return outputs
 
 
 @dataclass(slots=True)

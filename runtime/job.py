@@ -1,8 +1,10 @@
 """What a run is: its options, and everything that it opens and checks before it writes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -22,6 +24,7 @@ from c2gm.runtime.lanes import Lanes, open_sampler
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
+from c2gm.runtime.publish.options import PublishOptions
 from c2gm.runtime.sampler import Sampler
 from c2gm.runtime.scene import ReferenceMap, Scene
 from c2gm.runtime.shipped import find_bundle
@@ -45,7 +48,7 @@ class InferOptions:
     bundle's rules; `guide_from`: coarsest level that guides finer ones, default by the imagery's
     size; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
     default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side;
-    `blend`: mix windows where their halos overlap, or cut halos off.
+    `blend`: mix windows where their halos overlap, or cut halos off; `publish`: formats and tiles.
     """
 
     imagery: Path
@@ -66,6 +69,7 @@ class InferOptions:
     halo: int = DEFAULT_HALO
     blend: bool = True
     overwrite: bool = False
+    publish: PublishOptions = PublishOptions()
 
     @property
     def output_path(self) -> Path:
@@ -148,6 +152,7 @@ class Job:
                 f"with the model {self.bundle.manifest.name}; not surveyed, check before use"
             ),
             version="1",
+            date=_today(),
             c2gm={
                 "version": version("c2gm"),
                 "model": self.bundle.manifest.name,
@@ -164,6 +169,20 @@ class Job:
                 "backend": self.backend.describe(),
             },
         )
+
+
+def _today() -> str:
+    """The day in UTC (ISO 8601), or that of SOURCE_DATE_EPOCH. Raises OptionError."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    if fixed is None:
+        return datetime.now(UTC).date().isoformat()
+    try:
+        return datetime.fromtimestamp(int(fixed), UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise OptionError(
+            f"SOURCE_DATE_EPOCH is {fixed!r}, expected seconds since 1970 as a whole number; "
+            "correct or unset it"
+        ) from None
 
 
 @contextmanager
@@ -224,7 +243,13 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             ),
             warnings=tuple(
                 w
-                for w in (warning, *scene.warnings, _gap_warning(levels), _slow(bundle, opened))
+                for w in (
+                    warning,
+                    *scene.warnings,
+                    _gap_warning(levels),
+                    _slow(bundle, opened),
+                    *options.publish.warnings(),
+                )
                 if w
             ),
             stopwatch=stopwatch,
@@ -245,7 +270,7 @@ def _window_pixels(options: InferOptions) -> int:
 
 def check_options(options: InferOptions) -> None:
     """Raises OptionError for values that no run can have, before anything is opened."""
-    parse_levels(options.levels)
+    options.publish.check(parse_levels(options.levels))
     if options.batch not in (None, *BUCKETS):
         raise OptionError(
             f"--batch is {options.batch}, expected one of {', '.join(map(str, BUCKETS))}"

@@ -11,16 +11,22 @@ from pathlib import Path
 from mercantile import Tile
 
 from c2gm.runtime.errors import DiskFullError, OutputError
+from c2gm.runtime.footprint import snapped
 from c2gm.runtime.grid import Plan
+from c2gm.runtime.levels import TILE_SIZE
 
 APPLICATION_ID = 0x4D504258
 """SQLite application id of MBTiles ("MPBX")."""
 
-_TABLES = (
+TILE_TABLES = (
     "CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE tiles (zoom_level INTEGER NOT NULL, tile_column INTEGER NOT NULL,
     tile_row INTEGER NOT NULL, tile_data BLOB NOT NULL)""",
     "CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)",
+)
+
+_TABLES = (
+    *TILE_TABLES,
     # One row a planned tile; sha256 is null for a tile that turned out to hold no data.
     """CREATE TABLE c2gm_ledger (window TEXT NOT NULL, zoom_level INTEGER NOT NULL,
     tile_column INTEGER NOT NULL, tile_row INTEGER NOT NULL, sha256 TEXT,
@@ -30,12 +36,16 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What the file says about itself. `c2gm` holds JSON values: model, seed, versions ..."""
+    """What the file says about itself. `c2gm` holds JSON values: model, seed, versions ...
+
+    `date`: the day on which the map was begun (ISO 8601); a run that goes on keeps the first.
+    """
 
     name: str
     attribution: str
     description: str
     version: str
+    date: str
     c2gm: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -69,6 +79,9 @@ def _begin(partial: Path, connection: sqlite3.Connection, rows: Mapping[str, str
     if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         found = dict(connection.execute("SELECT name, value FROM metadata"))
         _check_fingerprint(partial, found.get("c2gm_fingerprint"), rows["c2gm_fingerprint"])
+        if not has_ledger(connection):  # sealed: what it says is part of the seal
+            return
+        rows = {**rows, "date": found.get("date", rows["date"])}
     else:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         for statement in _TABLES:
@@ -99,7 +112,7 @@ def _check_fingerprint(partial: Path, found: str | None, expected: str) -> None:
 
 def metadata_rows(plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]) -> dict[str, str]:
     """All rows of the metadata table (MBTiles 1.3, section "Metadata"), ours under `c2gm*`."""
-    west, south, east, north = plan.bounds
+    west, south, east, north = snapped(plan.bounds, TILE_SIZE << plan.levels[-1])
     return {
         "name": metadata.name,
         "format": "png",
@@ -107,6 +120,7 @@ def metadata_rows(plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]
         "version": metadata.version,
         "description": metadata.description,
         "attribution": metadata.attribution,
+        "date": metadata.date,
         "bounds": f"{west:.8f},{south:.8f},{east:.8f},{north:.8f}",
         "center": f"{(west + east) / 2:.8f},{(south + north) / 2:.8f},{plan.levels[0]}",
         "minzoom": str(plan.levels[0]),

@@ -10,15 +10,19 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from c2gm.runtime.errors import OutputError
 from c2gm.runtime.mbtiles import has_ledger, translated
-from c2gm.runtime.tile_codec import decode_tile
+from c2gm.runtime.tile_codec import check_tile, decode_tile
 
 SEAL = "c2gm_tiles"
 """Metadata row of a finished file."""
+
+PUBLISHED = "c2gm_published"
+"""Metadata row of a file that was published from a finished one: how (JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def verify_file(path: Path) -> Verified:
     """
     if not path.is_file():
         raise OutputError(f"{path} is not a file; give a map made by c2gm-infer")
-    with translated(path), closing(_read_only(path)) as connection:
+    with translated(path), closing(read_only(path)) as connection:
         (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise OutputError(f"{path} is damaged ({found}); make it again")
@@ -87,13 +91,14 @@ def verify_file(path: Path) -> Verified:
             rows = dict(connection.execute("SELECT name, value FROM metadata"))
             expected, origin = Seal(**json.loads(rows[SEAL])), json.loads(rows["c2gm"])
             levels = sorted({int(level) for level in expected.tiles})
+            look = _look(rows)
         except (sqlite3.Error, KeyError, ValueError, TypeError, AttributeError):
             raise OutputError(
                 f"{path} says nothing that it could be compared with; it is not a map of this "
                 "version of c2gm-infer"
             ) from None
         try:
-            here = seal(connection, decode_tile)
+            here = seal(connection, look)
         except OutputError as error:
             raise OutputError(f"{path} is damaged: {error}") from None
     for level in sorted({*levels, *map(int, here.tiles)}):
@@ -108,5 +113,13 @@ def verify_file(path: Path) -> Verified:
     return Verified(path, tiles, str(origin.get("model")), str(origin.get("version")))
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def _look(rows: Mapping[str, str]) -> Callable[[bytes], object]:
+    """What a file's tiles are checked with. Raises KeyError, ValueError for a broken row."""
+    if PUBLISHED not in rows:
+        return decode_tile
+    return partial(check_tile, kind=rows["format"], side=int(json.loads(rows[PUBLISHED])["size"]))
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

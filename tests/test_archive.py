@@ -29,7 +29,7 @@ from c2gm.runtime.tile_codec import decode_tile, encode_tile
 
 LEFT, TOP = 8_600 / 2**14, 5_700 / 2**14
 LEVELS = (12, 13, 14)
-METADATA = Metadata("town", "someone", "a test", "1", {"seed": 7, "model": "nano"})
+METADATA = Metadata("town", "someone", "a test", "1", "2026-01-02", {"seed": 7, "model": "nano"})
 FINGERPRINT = {"seed": "7", "imagery": "abc"}
 EMPTY = Tile(8_605, 5_701, 14)
 

@@ -1,0 +1,1 @@
+"""Finished tiles in other clothes: MBTiles, PMTiles, XYZ folders, GeoTIFF; knows no model."""
