@@ -14,12 +14,14 @@ from rich.console import Console
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
 from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.config import use_config
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
+from c2gm.runtime.log_file import logged
 from c2gm.runtime.progress import (
     PlainReport,
     ProgressReport,
@@ -38,6 +40,7 @@ Examples:
   c2gm-infer --imagery town.tif --levels 12-18 --aoi flooded.geojson --output flooded.mbtiles
   c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
+  c2gm-infer --config town.toml --log-file town.log
   c2gm-infer --verify town.mbtiles
 
 \b
@@ -59,7 +62,7 @@ Exit codes:
   130  stopped by Ctrl-C
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _show_version(value: bool) -> None:
@@ -169,6 +172,19 @@ def infer(
         bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Append dated lines to this file: options, progress, how it ended."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=use_config,
+            is_eager=True,
+            help="TOML file with options under the names of the flags, as levels = "
+            '"10-16"; flags given here win, paths in it start from its folder.',
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an internal error.")
     ] = False,
@@ -206,11 +222,14 @@ def infer(
         blend=not no_blend,
         overwrite=overwrite,
     )
-    result = estimate(options) if dry_run else run(options, _report(quiet))
+    with logged(log_file, options, config, _report(quiet)) as (report, log):
+        result = estimate(options) if dry_run else run(options, report)
+        told = _told(result) if isinstance(result, Summary) else _foretold(result)
+        log(told)
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
-        print(_told(result) if isinstance(result, Summary) else _foretold(result))
+        print(told)
 
 
 def parse_bounds(text: str) -> Box:

@@ -1,5 +1,6 @@
 """The job: a scene goes in, a queue of windows runs through a full batch, tiles go into a file."""
 
+import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     start = perf_counter()
     check_options(options)
     check_output(options.output_path, options.overwrite)
-    if options.imagery.is_file() and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
+    if os.path.isfile(options.imagery) and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
         progress.note(f"reading {options.imagery}, all of it once")
     with prepare(options) as job:
         for warning in job.warnings:
@@ -96,10 +97,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
                 with job.stopwatch.part("archive"):
                     output = archive.finish()
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; what is finished is in {partial_path(options.output_path)}, the "
-                "same command goes on from there"
-            ) from None
+            raise Interrupted(_left_behind(options.output_path)) from None
         finally:
             progress.close()
     total = perf_counter() - start
@@ -119,6 +117,14 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
         model=job.model_name,
         warnings=job.warnings,
     )
+
+
+def _left_behind(output: Path) -> str:
+    """What Ctrl-C leaves, and how to go on."""
+    partial = partial_path(output)
+    if not partial.exists():
+        return "stopped before anything was made; the same command starts anew"
+    return f"stopped; what is finished is in {partial}, the same command goes on from there"
 
 
 @dataclass(slots=True)
