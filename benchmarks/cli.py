@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from c2gm.benchmarks.fuzz_cli import fuzz
 from c2gm.benchmarks.gpus import GPUS
 from c2gm.benchmarks.speed_cli import faults, latency, limit, peers, scaling, sheet
 from c2gm.model.config import PRESETS
@@ -25,6 +26,8 @@ Examples:
   c2gm-bench scaling --imagery tests/data/town.tif --tiles 1000,20000
   c2gm-bench faults --imagery tests/data/town.tif --kills 20
       runs that are killed, damaged files, full disks: nothing may be lost
+  c2gm-bench fuzz --minutes 5
+      mutated files by the thousand: no traceback, no hang, no absurd memory
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
@@ -47,7 +50,7 @@ def bench() -> None:
     """Benchmarks of c2gm."""
 
 
-for command in (latency, limit, sheet, scaling, peers, faults):
+for command in (latency, limit, sheet, scaling, peers, faults, fuzz):
     app.command(epilog=EXAMPLES)(command)
 
 

@@ -26,7 +26,7 @@ AOI_LIMIT_BYTES = 64 << 20
 
 _DEGREES = "OGC:CRS84"
 
-_CODE = re.compile(r"(urn:ogc:def:crs:)?[A-Z]{3,8}:[\w.]*:?\w{1,12}", re.I)
+_CODE = re.compile(r"(urn:ogc:def:crs:)?[A-Z]{3,8}:([\w.]*:)?\w{1,12}", re.I)
 """Names of CRS: EPSG:3857, urn:ogc:def:crs:EPSG::3857, urn:ogc:def:crs:OGC:1.3:CRS84."""
 
 

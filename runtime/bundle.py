@@ -8,6 +8,7 @@ manifest with their size and SHA-256, may not leave the folder, and are checked 
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -358,7 +359,7 @@ def _verify_file(folder: Path, spec: FileSpec) -> None:
     if Path(spec.name).name != spec.name or spec.name in ("", ".", ".."):
         raise BundleError(f"{folder}: file name {spec.name!r} leaves the bundle; don't use it")
     path = folder / spec.name
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not os.path.isfile(path):  # never raise, whatever the name
         raise BundleError(f"{path} is missing from the bundle; copy or export it again")
     size = path.stat().st_size
     if size != spec.bytes:

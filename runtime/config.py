@@ -1,14 +1,14 @@
 """`--config FILE.toml`: options of a command from a file, under the names of its flags.
 
-Flags on the command line win over the file. Paths in the file are relative to its folder, so that
-it can travel with its data; names of shipped models stay names.
+Flags on the command line win over the file. Paths in the file start from its folder, so that it can
+travel with its data; the name of a shipped model stays a name.
 """
 
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 
@@ -22,31 +22,35 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
     """Callback of an eager option: what the file says becomes the default of the other options.
 
     Raises OptionError for a file that is missing, is not TOML, or holds a key that is no flag or a
-    value that the flag does not take.
+    value that no flag takes.
     """
     if path is None:
         return None
-    options = {  # by flag; a flag that acts at once (--version) has no place in a file
-        _flag(option): option
-        for option in context.command.params
-        if option.param_type_name == "option" and not option.is_eager
-    }
+    options: dict[str, Any] = {}  # by flag; one that acts at once (--version) has no place here
+    for option in context.command.params:
+        if option.param_type_name == "option" and not getattr(option, "is_eager", False):
+            options[max(option.opts, key=len).removeprefix("--")] = option
+    for at_once in ("install-completion", "show-completion", "help"):
+        options.pop(at_once, None)
+    hints = get_type_hints(context.command.callback)
     found: dict[str, Any] = {}
     for key, value in _document(path).items():
         flag = key.replace("_", "-")
         if flag not in options:
             near = get_close_matches(flag, options, 1, 0.0)
             raise OptionError(f"{path}: there is no option {key!r}; the nearest is {near[0]!r}")
-        option = options[flag]
-        if option.name in found:
+        name = options[flag].name
+        if name in found:
             raise OptionError(f"{path}: {flag!r} is given twice, with - and with _; keep one")
-        found[option.name] = _value(path, key, value, option)
+        if options[flag].is_flag:
+            found[name] = _switch(path, key, value)
+        else:
+            text = _text(path, key, value)
+            is_path = Path in (hints[name], *get_args(hints[name]))
+            is_name = name == "model" and text in shipped_bundles()
+            found[name] = str(path.parent / text) if is_path and not is_name else text
     context.default_map = {**(context.default_map or {}), **found}
     return path
-
-
-def _flag(option: Any) -> str:
-    return str(max(option.opts, key=len)).removeprefix("--")
 
 
 def _document(path: Path) -> Mapping[str, Any]:
@@ -64,25 +68,16 @@ def _document(path: Path) -> Mapping[str, Any]:
         ) from None
 
 
-def _value(path: Path, key: str, value: Any, option: Any) -> Any:
-    """A value of the file as the flag takes it. Raises OptionError."""
-    kind = option.type.name
-    if option.is_flag:
-        if not isinstance(value, bool):
-            raise OptionError(f"{path}: {key} is {value!r}, expected true or false")
-        return value
-    if kind in ("integer", "int"):
-        if type(value) is not int:
-            raise OptionError(f"{path}: {key} is {value!r}, expected a whole number")
-        return value
-    if isinstance(value, list) and all(type(part) in (int, float) for part in value):
-        value = ",".join(map(str, value))  # levels = [10, 12], bounds = [8.5, 47.3, 8.6, 47.4]
-    elif type(value) in (int, float):
-        value = str(value)
-    if not isinstance(value, str) or not value.isprintable():
-        raise OptionError(f'{path}: {key} is {value!r:.60}, expected text as in {key} = "..."')
-    if kind in ("path", "file", "directory") and not (
-        key == "model" and value in shipped_bundles()
-    ):
-        return str(path.parent / value)
+def _switch(path: Path, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{path}: {key} is {value!r:.60}, expected true or false")
     return value
+
+
+def _text(path: Path, key: str, value: Any) -> str:
+    """A value as it would stand on the command line: lists with commas."""
+    parts = value if isinstance(value, list) else [value]
+    single = isinstance(value, str) and value.isprintable()
+    if not single and not (parts and all(type(part) in (int, float) for part in parts)):
+        raise OptionError(f"{path}: {key} is {value!r:.60}, expected text in quotes, or a number")
+    return ",".join(map(str, parts))
