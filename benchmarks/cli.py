@@ -39,7 +39,6 @@ app = typer.Typer(
     help="Benchmarks of c2gm.",
     epilog=EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
