@@ -168,7 +168,7 @@ def _world_geometry(geometry: Mapping[str, Any], crs: str) -> dict[str, Any]:
 
 
 def _world_point(point: Sequence[float]) -> tuple[float, float]:
-    if not isinstance(point, list) or len(point) < 2:
+    if not isinstance(point, (list, tuple)) or len(point) < 2:
         raise ValueError(f"a point is {point!r:.40}, expected [longitude, latitude]")
     longitude, latitude = float(point[0]), float(point[1])
     if not abs(longitude) <= 180 or not abs(latitude) <= 90:

@@ -5,7 +5,7 @@ A log is there to help: once it is open, nothing that befalls it ends the run.
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -104,15 +104,17 @@ class LogFile:
             self._stream.flush()
         except OSError as error:
             self.failed = f"{self._path} cannot be written ({error.strerror}); the log ends here"
-            self._stream = None
+            self.close()
 
     def flush(self) -> None:
         """Every `write` has flushed already."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what a full disk keeps from it is lost to the log alone."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):
+                self._stream.close()
+            self._stream = None
 
 
 class LoggedReport:

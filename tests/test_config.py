@@ -114,12 +114,11 @@ def test_a_log_that_fails_in_the_middle_is_told_once_and_ends_nothing() -> None:
         def note(self, message: str) -> None:
             self.notes.append(message)
 
-    with open("/dev/full", "a", buffering=1) as full:
-        log = LogFile(Path("run.log"), full)
-        report = LoggedReport(Heard(), log)
-        for text in ("one", "two", "three"):
-            report.note(text)
-        log.close()
+    log = LogFile(Path("run.log"), Path("/dev/full").open("a", buffering=1))
+    report = LoggedReport(Heard(), log)
+    for text in ("one", "two", "three"):
+        report.note(text)
+    log.close()
     warnings = [note for note in Heard.notes if note.startswith("warning: run.log cannot be")]
     assert len(warnings) == 1 and {"one", "two", "three"} <= set(Heard.notes)
 
