@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import tempfile
 import time
 import traceback
@@ -39,7 +40,10 @@ ACCEPTED, REFUSED = "accepted", "refused"
 TRACEBACK, HANG, MEMORY, CRASH, WRONG = "traceback", "hang", "memory", "crash", "wrong exit code"
 FINDINGS = (TRACEBACK, HANG, MEMORY, CRASH, WRONG)
 
-PATIENCE_S = 20.0
+PROCESSOR_S = 10
+PATIENCE_S = 120.0
+"""Of a clock on the wall, for what waits without working; the machine may be busy."""
+
 ADDRESS_SPACE_BYTES = 4 << 30
 RESIDENT_BYTES = 1 << 30
 """More than this, above what the process had before, is absurd for files of some kilobytes."""
@@ -315,10 +319,20 @@ def run_fuzz(
 
 def _fuzz(name: str, target: Target, folder: Path, seconds: float, seed: int) -> Found:
     found = Found(name)
-    if (outcome := in_a_process(target))[0] != ACCEPTED:
-        raise RuntimeError(f"the unchanged {name} is not accepted: {outcome}")
-    target.place.write_bytes(target.good)
     whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    whole.setdefault(target.place, target.good)
+
+    def restore() -> None:
+        for path in folder.rglob("*"):
+            if path.is_file() and path not in whole:
+                path.unlink()
+        for path in (target.place, folder / "model.c2gm" / MANIFEST_NAME):
+            path.write_bytes(whole[path])
+
+    good = in_a_process(target)
+    restore()
+    if good[0] != ACCEPTED:
+        raise RuntimeError(f"the unchanged {name} is not accepted: {good}")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         data = target.mutate(target.good, random.Random(f"{seed}/{name}/{found.inputs}"))
@@ -330,11 +344,7 @@ def _fuzz(name: str, target: Target, folder: Path, seconds: float, seed: int) ->
         elif outcome != ACCEPTED:
             found.findings.append(f"{name} {found.inputs} (seed {seed}): {outcome}; {said[-800:]}")
         found.inputs += 1
-        for path in folder.rglob("*"):  # as it was
-            if path.is_file() and path not in whole:
-                path.unlink()
-        for path in (target.place, folder / "model.c2gm" / MANIFEST_NAME):
-            path.write_bytes(whole.get(path, target.good))
+        restore()
     return found
 
 
@@ -360,6 +370,8 @@ def in_a_process(target: Target) -> tuple[str, int, str]:
     code = os.waitstatus_to_exitcode(status)
     if code == _MEMORY_CODE or (usage.ru_maxrss - before) * 1024 > RESIDENT_BYTES:
         return MEMORY, code, f"{usage.ru_maxrss / 1024:.0f} MB; {text}"
+    if code == -signal.SIGXCPU:
+        return HANG, code, f"over {PROCESSOR_S} s of processor time"
     if code < 0:
         return CRASH, code, f"signal {-code}; {text}"
     if code == _TRACEBACK_CODE:
@@ -374,6 +386,7 @@ def _child(target: Target, said: int) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_S, PROCESSOR_S + 5))
     code = 0
     try:
         target.read()
