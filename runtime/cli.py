@@ -30,6 +30,7 @@ from c2gm.runtime.progress import (
     spoken_duration,
 )
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
+from c2gm.runtime.start import STOPPED
 from c2gm.runtime.verify import verify_file
 
 PROGRAM = "c2gm-infer"
@@ -59,7 +60,7 @@ Exit codes:
     8  the output exists, cannot be written or does not verify
     9  the disk is full
    10  the reference map cannot be used
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C or SIGTERM
 """
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -247,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        run_command(PROGRAM, lambda: app, argv, stopped="stopped before anything was made")
+        run_command(PROGRAM, lambda: app, argv, stopped=STOPPED)
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()

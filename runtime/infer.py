@@ -16,6 +16,7 @@ from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.start import STOPPED
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
 
 PARTS = (
@@ -123,7 +124,7 @@ def _left_behind(output: Path) -> str:
     """What Ctrl-C leaves, and how to go on."""
     partial = partial_path(output)
     if not partial.exists():
-        return "stopped before anything was made; the same command starts anew"
+        return STOPPED
     return f"stopped; what is finished is in {partial}, the same command goes on from there"
 
 

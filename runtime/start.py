@@ -4,6 +4,8 @@ import os
 import signal
 from types import FrameType
 
+STOPPED = "stopped before anything was made; run the same command again"
+
 
 def main() -> None:
     """Load the command and run it; see `cli.main`."""
@@ -17,5 +19,5 @@ def main() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """End the process here: nothing is open yet, and an import cannot be interrupted cleanly."""
-    os.write(2, b"c2gm-infer: error: stopped before anything was made\n")
+    os.write(2, f"c2gm-infer: error: {STOPPED}\n".encode())
     os._exit(130)
