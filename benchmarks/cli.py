@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from c2gm.benchmarks.fuzz_cli import fuzz
 from c2gm.benchmarks.gpus import GPUS
 from c2gm.benchmarks.speed_cli import faults, latency, limit, peers, scaling, sheet
 from c2gm.benchmarks.tile_formats import weigh
@@ -29,6 +30,8 @@ Examples:
       runs that are killed, damaged files, full disks: nothing may be lost
   c2gm-bench tile-formats town.mbtiles
       bytes a tile as PNG, WebP, JPEG, with a palette
+  c2gm-bench fuzz --minutes 5
+      mutated files by the thousand: no traceback, no hang, no absurd memory
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
@@ -40,7 +43,6 @@ app = typer.Typer(
     help="Benchmarks of c2gm.",
     epilog=EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -51,7 +53,7 @@ def bench() -> None:
     """Benchmarks of c2gm."""
 
 
-for command in (latency, limit, sheet, scaling, peers, faults):
+for command in (latency, limit, sheet, scaling, peers, faults, fuzz):
     app.command(epilog=EXAMPLES)(command)
 
 

@@ -32,7 +32,6 @@ train = typer.Typer(
     help="Train a C2GM model: the autoencoder first, then the diffusion model.",
     epilog=TRAIN_EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -42,7 +42,8 @@ _VERIFIED_AT_A_TIME = 256
 class Archive:
     """The output of one run, opened by `Archive.open`; a context manager. Any thread may call it.
 
-    Leaving the context without `finish` keeps the partial file for the next run.
+    Leaving the context without `finish` keeps the partial file for the next run, unless an error
+    came before anything was in it.
     """
 
     def __init__(
@@ -173,7 +174,18 @@ class Archive:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with self._lock:
+            if error is not None and self._empty():
+                _remove(self.partial)  # before the lock is given up: it is nobody else's yet
         self.close()
+
+    def _empty(self) -> bool:
+        """Whether the file is open, holds no window yet, and can be removed while it is open."""
+        try:
+            query = "SELECT (SELECT 1 FROM c2gm_ledger LIMIT 1) IS NULL"
+            return os.name == "posix" and bool(self._connection.execute(query).fetchone()[0])
+        except sqlite3.Error:  # closed by `finish`, or damaged: then it is kept
+            return False
 
     def _verify(self) -> None:
         for level in self._plan.levels:
@@ -234,6 +246,18 @@ def partial_path(output: Path) -> Path:
 
 def check_output(output: Path, overwrite: bool = False) -> None:
     """Refuse early what `Archive.open` would refuse. Raises OutputError."""
+    try:
+        os.lstat(partial_path(output))
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        raise OutputError(
+            f"{output.parent} is not a folder; create it, or give another --output"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be written ({error.strerror}); give another --output"
+        ) from None
     if output.is_dir():
         raise OutputError(f"{output} is a folder, expected a file name; give --output FILE.mbtiles")
     if output.exists() and not overwrite:

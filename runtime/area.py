@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ AOI_LIMIT_BYTES = 64 << 20
 
 _DEGREES = "OGC:CRS84"
 
+_CODE = re.compile(r"(urn:ogc:def:crs:)?[A-Z]{3,8}:([\w.]*:)?\w{1,12}", re.I)
+"""Names of CRS: EPSG:3857, urn:ogc:def:crs:EPSG::3857, urn:ogc:def:crs:OGC:1.3:CRS84."""
+
 
 def area_of_bounds(box: Box) -> tuple[Footprint, ...]:
     """The box west, south, east, north in degrees; west > east crosses the antimeridian.
@@ -38,7 +43,9 @@ def area_of_bounds(box: Box) -> tuple[Footprint, ...]:
             "west,south,east,north in degrees, south below north"
         )
     if west == east:
-        raise OptionError(f"--bounds has no width, west and east are both {west:g}")
+        raise OptionError(
+            f"--bounds has no width, west and east are both {west:g}; give west,south,east,north"
+        )
     if west > east:
         return (
             *area_of_bounds((west, south, 180, north)),
@@ -59,6 +66,9 @@ def read_area(
     AreaError for a file that is missing, is not GeoJSON or holds no polygon.
     """
     hint = "give a GeoJSON file with polygons in degrees, or use --bounds"
+    if not os.path.isfile(path):
+        found = "is not a file" if os.path.exists(path) else "does not exist"
+        raise AreaError(f"{path} {found}; {hint}")
     try:
         if path.stat().st_size > AOI_LIMIT_BYTES:
             raise AreaError(f"{path} is over {AOI_LIMIT_BYTES >> 20} MB; simplify its polygons")
@@ -69,10 +79,12 @@ def read_area(
         raise AreaError(f"{path} is not JSON ({error}); {hint}") from None
     try:
         geometries = [_world_geometry(g, _crs(document)) for g in _polygons(document)]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise AreaError(f"{path} is not valid GeoJSON ({error}); {hint}") from None
+    except KeyError as error:
+        raise AreaError(f"{path} is not valid GeoJSON ({error} is missing); {hint}") from None
     except (CRSError, RasterioError) as error:
         raise AreaError(f"{path} cannot be projected to degrees ({error}); {hint}") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise AreaError(f"{path} is not valid GeoJSON ({error}); {hint}") from None
     if not geometries:
         raise AreaError(f"{path} holds no polygon; {hint}")
     points = np.concatenate([np.array(ring) for g in geometries for ring in g["coordinates"]])
@@ -104,19 +116,28 @@ def _rasterised(geometries: Sequence[Mapping[str, Any]], box: WorldBox) -> Footp
     return Footprint(left, top, right, bottom, mask > 0)
 
 
-def _polygons(node: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """All polygons in a GeoJSON document, those of multi-polygons one by one."""
+def _polygons(
+    node: Mapping[str, Any] | None, within: str | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """All polygons in a GeoJSON document, those of multi-polygons one by one.
+
+    A collection in another of its kind is refused: RFC 7946 says not to, and it never ends.
+    """
     if node is None:
         return
+    if not isinstance(node, Mapping):
+        raise ValueError(f"found {type(node).__name__}, expected an object with a type")
     kind = node["type"]
+    if within is not None and kind == within:
+        raise ValueError("collections within collections")
     if kind == "FeatureCollection":
         for feature in node["features"]:
-            yield from _polygons(feature)
+            yield from _polygons(feature, kind)
     elif kind == "Feature":
-        yield from _polygons(node["geometry"])
+        yield from _polygons(node["geometry"], kind)
     elif kind == "GeometryCollection":
         for geometry in node["geometries"]:
-            yield from _polygons(geometry)
+            yield from _polygons(geometry, kind)
     elif kind == "MultiPolygon":
         for coordinates in node["coordinates"]:
             yield {"type": "Polygon", "coordinates": coordinates}
@@ -129,7 +150,12 @@ def _polygons(node: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
 def _crs(document: Mapping[str, Any]) -> str:
     """The CRS that a file names (GeoJSON before RFC 7946 could), degrees otherwise."""
     crs = document.get("crs")
-    return _DEGREES if crs is None else str(crs["properties"]["name"])
+    if crs is None:
+        return _DEGREES
+    name = str(crs["properties"]["name"])
+    if not _CODE.fullmatch(name):  # GDAL would look a name up as a file or an address
+        raise ValueError(f"its CRS is {name[:80]!r}, expected a code as EPSG:3857")
+    return name
 
 
 def _world_geometry(geometry: Mapping[str, Any], crs: str) -> dict[str, Any]:
@@ -142,6 +168,8 @@ def _world_geometry(geometry: Mapping[str, Any], crs: str) -> dict[str, Any]:
 
 
 def _world_point(point: Sequence[float]) -> tuple[float, float]:
+    if not isinstance(point, (list, tuple)) or len(point) < 2:
+        raise ValueError(f"a point is {point!r:.40}, expected [longitude, latitude]")
     longitude, latitude = float(point[0]), float(point[1])
     if not abs(longitude) <= 180 or not abs(latitude) <= 90:
         raise ValueError(f"{longitude:g}, {latitude:g} are not degrees")

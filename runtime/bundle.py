@@ -8,6 +8,7 @@ manifest with their size and SHA-256, may not leave the folder, and are checked 
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.errors import BundleError
 from c2gm.runtime.levels import LEVELS, SPANS, TILE_SIZE, prompt_keys
+from c2gm.runtime.npz import read_arrays
+from c2gm.runtime.onnx_files import external_files
 from c2gm.runtime.schedule import NoiseSchedule
 from c2gm.runtime.strict_json import build
 
@@ -26,6 +29,10 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 EMBEDDINGS_NAME = "scale_embeddings.npz"
 MANIFEST_LIMIT_BYTES = 4 << 20
+EMBEDDINGS_LIMIT_BYTES = 256 << 20
+"""Unpacked; those of the full model take 9 MB."""
+
+MAX_LATENT_CHANNELS = 1024
 LATENT_FACTOR = 8
 """Pixels of a latent cell's side; the contract knows no other."""
 
@@ -209,6 +216,8 @@ class Bundle:
         listed = [f for graph in manifest.graphs.values() for f in graph.files]
         for spec in (*listed, *manifest.files):
             _verify_file(folder, spec)
+        for graph in manifest.graphs.values():
+            _verify_external(folder, graph)
         embeddings = _read_embeddings(folder)
         given = {"states": embeddings.states.shape[1:], "pooled": embeddings.pooled.shape[1:]}
         for tensor in manifest.graphs["denoise"].inputs:
@@ -289,6 +298,11 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[bool, str]]:
         f"files are {listed}, expected {EMBEDDINGS_NAME} among them",
     )
     yield manifest.scaling_factor <= 0, f"scaling_factor is {manifest.scaling_factor}, expected > 0"
+    latent_channels = manifest.latent_channels
+    yield (
+        not 1 <= latent_channels <= MAX_LATENT_CHANNELS,
+        f"latent_channels is {latent_channels}, expected 1 to {MAX_LATENT_CHANNELS}",
+    )
     factor, multiple = manifest.latent_factor, manifest.window_multiple
     yield factor != LATENT_FACTOR, f"latent_factor is {factor}, this c2gm runs {LATENT_FACTOR}"
     yield (
@@ -345,7 +359,7 @@ def _verify_file(folder: Path, spec: FileSpec) -> None:
     if Path(spec.name).name != spec.name or spec.name in ("", ".", ".."):
         raise BundleError(f"{folder}: file name {spec.name!r} leaves the bundle; don't use it")
     path = folder / spec.name
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not os.path.isfile(path):  # never raise, whatever the name
         raise BundleError(f"{path} is missing from the bundle; copy or export it again")
     size = path.stat().st_size
     if size != spec.bytes:
@@ -356,11 +370,29 @@ def _verify_file(folder: Path, spec: FileSpec) -> None:
         raise BundleError(f"{path} does not match its SHA-256; copy or export the bundle again")
 
 
+def _verify_external(folder: Path, graph: GraphSpec) -> None:
+    """Refuse a graph that would read files which the manifest does not list with it."""
+    path = folder / graph.files[0].name
+    try:
+        wanted = external_files(path)
+    except ValueError as error:
+        raise BundleError(
+            f"{path} is not an ONNX file ({error}); export the bundle again"
+        ) from None
+    foreign = sorted(wanted - {file.name for file in graph.files[1:]})
+    if foreign:
+        raise BundleError(
+            f"{path} takes weights from {foreign[0]!r}, which is not a file that the bundle lists "
+            "with this graph; don't use it"
+        )
+
+
 def _read_embeddings(folder: Path) -> ScaleEmbeddings:
     path = folder / EMBEDDINGS_NAME
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            prompts, states, pooled = (archive[k] for k in ("prompts", "states", "pooled"))
+        prompts, states, pooled = read_arrays(
+            path, ("prompts", "states", "pooled"), EMBEDDINGS_LIMIT_BYTES
+        )
         states, pooled = states.astype(np.float32), pooled.astype(np.float32)
     except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from None

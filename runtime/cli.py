@@ -13,6 +13,7 @@ import typer
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
 from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.config import use_config
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
@@ -20,9 +21,11 @@ from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
 from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.log_file import logged
 from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
 from c2gm.runtime.publish import flags
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
+from c2gm.runtime.start import STOPPED
 from c2gm.runtime.verify import verify_file
 
 PROGRAM = "c2gm-infer"
@@ -34,6 +37,7 @@ Examples:
   c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
   c2gm-infer --imagery town.tif --levels 10-16 --format mbtiles,pmtiles,cog --qgis
+  c2gm-infer --config town.toml --log-file town.log
   c2gm-infer --verify town.mbtiles
 
 \b
@@ -52,10 +56,10 @@ Exit codes:
     8  the output exists, cannot be written or does not verify
     9  the disk is full
    10  the reference map cannot be used
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C or SIGTERM
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _show_version(value: bool) -> None:
@@ -174,6 +178,19 @@ def infer(
         bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Append dated lines to this file: options, progress, how it ended."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=use_config,
+            is_eager=True,
+            help="TOML file with options under the names of the flags, as levels = "
+            '"10-16"; flags given here win, paths in it start from its folder.',
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an internal error.")
     ] = False,
@@ -212,11 +229,14 @@ def infer(
         overwrite=overwrite,
         publish=flags.publish_options(format_, tile_format, tile_size, quality, tms, qgis),
     )
-    result = estimate(options) if dry_run else run(options, report_on_stderr(quiet))
+    with logged(log_file, options, config, report_on_stderr(quiet)) as (report, log):
+        result = estimate(options) if dry_run else run(options, report)
+        told = _told(result) if isinstance(result, Summary) else _foretold(result)
+        log(told)
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
-        print(_told(result) if isinstance(result, Summary) else _foretold(result))
+        print(told)
 
 
 def parse_bounds(text: str) -> Box:
@@ -234,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        run_command(PROGRAM, lambda: app, argv, stopped="stopped before anything was made")
+        run_command(PROGRAM, lambda: app, argv, stopped=STOPPED)
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()

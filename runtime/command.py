@@ -13,6 +13,9 @@ from c2gm.runtime.errors import BackendError, C2GMError, Interrupted, OptionErro
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
+_LONGEST_LINE = 1500
+
+
 def run_command(
     program: str,
     load: Callable[[], typer.Typer],
@@ -61,7 +64,10 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
 
 def leave(program: str, message: str, code: int) -> NoReturn:
     """End the process with one line on stderr."""
-    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_LINE:  # an input may hold names or numbers without end
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    sys.stderr.write(f"{program}: error: {line}\n")
     sys.exit(code)
 
 

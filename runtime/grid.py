@@ -38,8 +38,9 @@ def parse_levels(text: str) -> tuple[int, ...]:
         match = re.fullmatch(r"\s*(\d{1,2})(?:\s*-\s*(\d{1,2}))?\s*", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
             raise OptionError(
-                f"levels are {text!r}, expected a range like 10-16 or a list like 10,12,14; "
+                f"--levels is {shown!r}, expected a range like 10-16 or a list like 10,12,14; "
                 "give the coarser level first"
             )
         levels.update(range(first, last + 1))
@@ -203,6 +204,16 @@ class Plan:
         return np.unique(rows << 32 | columns)
 
 
+def _advice(area: Box, scene: Box) -> str:
+    """What to do about an area that misses the scene."""
+    west, south, east, north = area
+    swapped = max(south, scene[0]) < min(north, scene[2])
+    swapped &= max(west, scene[1]) < min(east, scene[3])
+    if swapped:
+        return "longitude and latitude are swapped, give longitude first"
+    return "choose an area inside"
+
+
 def plan(
     levels: Sequence[int],
     footprints: Sequence[Footprint],
@@ -216,11 +227,12 @@ def plan(
     """
     covered = tuple(footprints) if area is None else intersect(footprints, area)
     if not covered:
-        found = " .. ".join(f"{value:.5f}" for value in bounds(area or ()))
+        box = bounds(area or ())
+        found = " .. ".join(f"{value:.5f}" for value in box)
         there = " .. ".join(f"{value:.5f}" for value in bounds(footprints))
         raise AreaError(
             f"the area {found} misses the scene's data at {there} "
-            "(west .. south .. east .. north, degrees); choose an area inside"
+            f"(west .. south .. east .. north, degrees); {_advice(box, bounds(footprints))}"
         )
     Window(0, 0, 0, side, halo)
     ordered = tuple(sorted(set(levels)))

@@ -1,5 +1,6 @@
 """The job: a scene goes in, a queue of windows runs through a full batch, tiles go into a file."""
 
+import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.publish.publication import Publication
 from c2gm.runtime.publish.source import FinishedMap
 from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.start import STOPPED
 from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
 
@@ -85,7 +87,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
     start = perf_counter()
     check_options(options)
     publication = _publication(options)
-    if options.imagery.is_file() and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
+    if os.path.isfile(options.imagery) and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
         progress.note(f"reading {options.imagery}, all of it once")
     with prepare(options) as job:
         for warning in job.warnings:
@@ -105,10 +107,7 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
                 with job.stopwatch.part("archive"):
                     outputs = _finish(archive, publication, progress)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; what is finished is in {partial_path(options.output_path)}, the "
-                "same command goes on from there"
-            ) from None
+            raise Interrupted(_left_behind(options.output_path)) from None
         finally:
             progress.close()
     total = perf_counter() - start
@@ -161,6 +160,14 @@ def _finish(
         archive.discard()
     publication.clean()
     return outputs
+
+
+def _left_behind(output: Path) -> str:
+    """What Ctrl-C leaves, and how to go on."""
+    partial = partial_path(output)
+    if not partial.exists():
+        return STOPPED
+    return f"stopped; what is finished is in {partial}, the same command goes on from there"
 
 
 @dataclass(slots=True)

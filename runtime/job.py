@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
+from c2gm.runtime.archive import partial_path
 from c2gm.runtime.area import area_of_bounds, read_area
 from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
@@ -18,10 +19,17 @@ from c2gm.runtime.cascade import reference_spans
 from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box
-from c2gm.runtime.grid import DEFAULT_HALO, Plan, Window, parse_levels, plan
+from c2gm.runtime.grid import (
+    DEFAULT_HALO,
+    WINDOW_MULTIPLE,
+    Plan,
+    Window,
+    parse_levels,
+    plan,
+)
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.lanes import Lanes, open_sampler
-from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.levels import LEVELS, TILE_SIZE
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.publish.options import PublishOptions
@@ -33,6 +41,7 @@ from c2gm.runtime.workers import Ground, Recipe
 WINDOW_SIDES = (1, 2, 4)
 """Tiles a side of a window."""
 
+MAX_SEED = (1 << 64) - 1
 
 GUIDE_PX = TILE_SIZE
 """A level guides finer ones only where the imagery is so wide and high there. On less the model
@@ -283,24 +292,35 @@ def check_options(options: InferOptions) -> None:
         raise OptionError(
             f"--cascade is {options.cascade!r}, expected one of {', '.join(get_args(CascadeKind))}"
         )
-    if options.seed < 0:
-        raise OptionError(f"--seed is {options.seed}, expected 0 or more")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise OptionError(f"--seed is {options.seed}, expected 0 to {MAX_SEED}")
+    if options.guide_from is not None and options.guide_from not in LEVELS:
+        raise OptionError(
+            f"--guide-from is {options.guide_from}, expected a level from {min(LEVELS)} to "
+            f"{max(LEVELS)}"
+        )
     if not options.imagery.name:
         raise OptionError(f"--imagery is {str(options.imagery)!r}, expected the name of a raster")
     most = options.window * TILE_SIZE // 2
-    if not 0 <= options.halo <= most:
+    if not 0 <= options.halo <= most or options.halo % (WINDOW_MULTIPLE // 2):
         raise OptionError(
             f"--halo is {options.halo}, expected 0 to {most}, half of --window {options.window}, "
             "in steps of 32"
         )
     if options.output_path.suffix != ".mbtiles":
         raise OptionError(f"--output is {options.output_path}, expected a name ending in .mbtiles")
-    for name, path in (("--imagery", options.imagery), ("--reference", options.reference)):
-        output = options.output_path
-        if path is not None and path.exists() and output.exists() and path.samefile(output):
-            raise OptionError(f"{output} is also {name}; give another --output")
+    inputs = {"--imagery": options.imagery, "--reference": options.reference, "--aoi": options.aoi}
+    for written in (options.output_path, partial_path(options.output_path)):
+        for name, path in inputs.items():
+            if path is not None and same_file(path, written):
+                raise OptionError(f"{written} is also {name}; give another --output")
     if options.bounds is not None and options.aoi is not None:
         raise OptionError("both --bounds and --aoi are given; choose one")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names are of one file; names of nothing are not."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def _gap_warning(levels: Sequence[int]) -> str | None:
@@ -318,10 +338,17 @@ def _check_levels(levels: Sequence[int], bundle: Bundle) -> None:
     foreign = [level for level in levels if level not in trained]
     if foreign:
         raise LevelError(
-            f"levels {', '.join(map(str, foreign))} are outside what the model "
+            f"levels {_spoken(foreign)} are outside what the model "
             f"{bundle.manifest.name!r} was trained on ({min(trained)}-{max(trained)}); choose "
             "--levels among these"
         )
+
+
+def _spoken(levels: Sequence[int]) -> str:
+    """Levels as a user would write them: 3-5, or 9,19."""
+    first, last = levels[0], levels[-1]
+    whole = len(levels) > 1 and list(levels) == list(range(first, last + 1))
+    return f"{first}-{last}" if whole else ", ".join(map(str, levels))
 
 
 def _guides(

@@ -173,6 +173,11 @@ def translated(path: Path) -> Iterator[None]:
                 f"{path} is damaged ({error}); delete it, or start anew with --overwrite"
             ) from None
         raise OutputError(f"{path} cannot be written ({error}); check folder and disk") from None
+    except UnicodeDecodeError:  # of the name of a damaged table, in what SQLite would have said
+        raise UnusablePartial(
+            f"{path} is damaged (names in it are no text); delete it, or start anew with "
+            "--overwrite"
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(full) from None

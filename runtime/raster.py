@@ -1,6 +1,8 @@
 """Opening any GDAL raster: what is wrong with it, which bands are its colours, where it lies."""
 
 import math
+import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,26 @@ RASTER_ERRORS = (RasterioError, CPLE_BaseError)
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 256 << 20,  # bytes; the default is a share of the machine's memory
     "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # a truncated JPEG must not pass as a grey area
+    # A raster may refer to others by address. Whatever reaches for one finds a closed door: c2gm
+    # works offline, and a scene must not tell anybody that it was opened.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_HTTP_PROXY": "127.0.0.1:9",
+    "GDAL_HTTPS_PROXY": "127.0.0.1:9",
+    "GDAL_HTTP_MAX_RETRY": 0,
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
 }
+
+MAX_SIDE = 1_000_000
+"""Most pixels of a side: a mosaic of a whole country at half a metre."""
+
+MAX_BLOCK_BYTES = 1 << 30
+"""GDAL reads a block in one piece, however large the file says it is."""
+
+MAX_EXPANSION = 2_000
+"""Most times that pixels may be larger than their file; real imagery is compressed 10 to 100 times,
+what is larger than this is empty."""
+
+_LARGE_BYTES = 1 << 30  # below this emptiness costs no time
 
 WorldBox = tuple[float, float, float, float]
 """Left, top, right, bottom in world units (see `footprint`)."""
@@ -43,6 +64,9 @@ _GDAL_TYPES = {
     "float32": "Float32",
     "float64": "Float64",
 }
+
+_ADDRESS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|mem|sparse|subfile)|[a-z0-9+]{2,}:/", re.I)
+"""Of what does not lie on this machine: GDAL's virtual network file systems, and URLs."""
 
 _GRID = 65  # points a side at which a raster's outline is projected
 
@@ -81,6 +105,8 @@ def open_raster(
 
     Without `use_alpha` a band that is marked as alpha is left out.
     """
+    if wrong := _why_not_tried(path):
+        raise error(wrong)
     with rasterio.Env(**GDAL_OPTIONS), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
@@ -118,20 +144,66 @@ def _line(failure: Exception) -> str:
     return " ".join(str(failure.__cause__ or failure).split())
 
 
+def _why_not_tried(path: Path) -> str | None:
+    """What is wrong with a path before GDAL sees it, which would wait for a pipe, or go online."""
+    if not os.path.exists(path):
+        if _ADDRESS.match(str(path)):
+            return (
+                f"{path} is an address, and c2gm works without a network; download the file and "
+                "name it"
+            )
+        return f"{path} does not exist; check the path"
+    if not path.is_file() and not path.is_dir():
+        return f"{path} is not a file, expected a raster; write it to disk first"
+    if path.is_file() and not path.stat().st_size:
+        return f"{path} is empty (0 bytes); copy or download it again"
+    return None
+
+
 def _why_not_opened(path: Path, failure: Exception) -> str:
     if path.is_dir():
         return f"{path} is a folder, expected a raster file; name the file in it"
-    if not path.exists():
-        return f"{path} does not exist; check the path"
-    if not path.stat().st_size:
-        return f"{path} is empty (0 bytes); copy or download it again"
     return (
         f"{path} is not a raster that GDAL can read, or it is truncated ({_line(failure)}); "
         "give a GeoTIFF or another georeferenced raster"
     )
 
 
+def _check_size(path: Path, dataset: Any, error: type[C2GMError]) -> None:
+    """Raises `error` where the file asks for more memory or time than its content is worth."""
+    width, height = dataset.width, dataset.height
+    if max(width, height) > MAX_SIDE:
+        raise error(
+            f"{path} has {width} x {height} pixels, expected {MAX_SIDE} a side at most; cut out a "
+            "part with gdal_translate -srcwin"
+        )
+    pixel_bytes = sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
+    interleaved = str(dataset.profile.get("interleave", "")).lower() == "pixel"
+    rows, columns = dataset.block_shapes[0]
+    block = rows * columns * (pixel_bytes if interleaved else np.dtype(dataset.dtypes[0]).itemsize)
+    if block > MAX_BLOCK_BYTES:
+        raise error(
+            f"{path} is stored in blocks of {columns} x {rows} pixels ({block / 1e9:.1f} GB each), "
+            f"expected at most {MAX_BLOCK_BYTES / 1e9:.1f} GB; tile it with gdal_translate -co "
+            "TILED=YES"
+        )
+    declared = width * height * pixel_bytes
+    held = sum(os.path.getsize(name) for name in dataset.files if os.path.isfile(name))
+    if declared > max(_LARGE_BYTES, held * MAX_EXPANSION):
+        raise error(
+            f"{path} declares {width} x {height} pixels ({declared / 1e9:.1f} GB) but is "
+            f"{held / 1e6:.1f} MB small: next to nothing is in it; cut out what is, with gdalwarp "
+            "-te"
+        )
+
+
 def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) -> Raster:
+    remote = [name for name in dataset.files if _ADDRESS.match(name)]
+    if remote:
+        raise error(
+            f"{path} refers to {remote[0]}, and c2gm works without a network; download that and "
+            "refer to the copy"
+        )
     if not dataset.count:
         hint = f", for example {dataset.subdatasets[0]}" if dataset.subdatasets else ""
         raise error(
@@ -145,7 +217,8 @@ def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) 
             "or gdal_edit.py -a_srs EPSG:CODE FILE if its coordinates are right"
         )
     transform: Affine = dataset.transform
-    if transform.is_identity or not abs(transform.determinant) > 0:
+    finite = all(map(math.isfinite, tuple(transform)[:6]))
+    if transform.is_identity or not finite or not abs(transform.determinant) > 0:
         raise error(
             f"{path} has no georeference (its geotransform is {tuple(transform)[:6]}); add a world "
             "file, or georeference it with gdal_translate -a_ullr"
@@ -155,6 +228,7 @@ def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) 
             f"{path} has {dataset.dtypes[0]} pixels, expected integers or floats; convert them, "
             "complex ones to amplitudes"
         )
+    _check_size(path, dataset, error)
     colours, alpha = _bands(path, dataset, error)
     alpha = alpha if use_alpha else None
     boxes, transforms, resolution_m = _place(path, dataset, error)

@@ -14,6 +14,9 @@ PredictionType = Literal["epsilon", "v_prediction"]
 COEFFICIENTS = ("x0_from_latents", "x0_from_output", "next_from_x0", "next_from_latents")
 """Names of the per-row coefficients of one DDIM step, in the order of the last axis."""
 
+MAX_TIMESTEPS = 100_000
+"""A hundred times what anybody trains with; every one takes memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseSchedule:
@@ -44,8 +47,10 @@ class NoiseSchedule:
                 f"beta_start {self.beta_start} and beta_end {self.beta_end} are not in order "
                 "between 0 and 1"
             )
-        if self.train_timesteps < 1:
-            raise ValueError(f"train_timesteps is {self.train_timesteps}, expected at least 1")
+        if not 1 <= self.train_timesteps <= MAX_TIMESTEPS:
+            raise ValueError(
+                f"train_timesteps is {self.train_timesteps}, expected 1 to {MAX_TIMESTEPS}"
+            )
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError("zero_terminal_snr needs prediction_type 'v_prediction'")
         if not 0 <= self.sampling_end < 1:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,13 @@ def build(kind: Any, value: Any, where: str) -> Any:
         unknown = set(value) - {f.name for f in fields(kind)}
         if unknown:
             raise ValueError(f"{where} has unknown keys {sorted(unknown)}")
+        missing = [
+            f.name
+            for f in fields(kind)
+            if f.name not in value and f.default is MISSING and f.default_factory is MISSING
+        ]
+        if missing:
+            raise ValueError(f"{where} lacks the keys {missing}")
         built = {k: build(hints[k], v, f"{where}.{k}") for k, v in value.items()}
         return kind(**built)
     if origin in (Union, UnionType):

@@ -91,9 +91,10 @@ def survey(raster: Raster) -> Survey:
             if alpha.dtype == np.uint8:
                 alpha_counts += np.bincount(alpha.ravel(), minlength=256)
         rows = slice(window.row_off // factor, -(-(window.row_off + window.height) // factor))
+        columns = slice(window.col_off // factor, -(-(window.col_off + window.width) // factor))
         means, share = _averages(values, valid, factor)
-        colours[:, rows] = means.round() if kind is np.uint8 else means
-        coverage[rows] = np.ceil(share * 255)
+        colours[:, rows, columns] = means.round() if kind is np.uint8 else means
+        coverage[rows, columns] = np.ceil(share * 255)
     partial = alpha_counts[1 : math.ceil(0.9 * alpha_high)].sum() / max(1, alpha_counts.sum())
     return Survey(factor, colours, coverage, alpha_high, float(partial))
 
@@ -117,12 +118,15 @@ def read_pixels(
 
 
 def _strips(raster: Raster, factor: int) -> Iterator[RasterWindow]:
-    """Windows over full rows, of whole blocks and bounded size."""
+    """Windows of whole blocks and bounded size, over full rows unless one row is too long."""
     width, height = raster.dataset.width, raster.dataset.height
-    row_bytes = width * (len(raster.colours) + 1) * max(raster.dtype.itemsize, 4)
-    step = max(1, _STRIP_BYTES // (row_bytes * factor)) * factor
-    for top in range(0, height, step):
-        yield RasterWindow(0, top, width, min(step, height - top))
+    pixel_bytes = (len(raster.colours) + 1) * max(raster.dtype.itemsize, 4)
+    columns = max(1, _STRIP_BYTES // (pixel_bytes * factor**2)) * factor
+    columns = min(width, columns)
+    rows = max(1, _STRIP_BYTES // (columns * pixel_bytes * factor)) * factor
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield RasterWindow(left, top, min(columns, width - left), min(rows, height - top))
 
 
 def _averages(

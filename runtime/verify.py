@@ -82,7 +82,12 @@ def verify_file(path: Path) -> Verified:
     if not path.is_file():
         raise OutputError(f"{path} is not a file; give a map made by c2gm-infer")
     with translated(path), closing(read_only(path)) as connection:
-        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        try:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"{path} is damaged, or no map at all ({error}); make it again"
+            ) from None
         if found != "ok":
             raise OutputError(f"{path} is damaged ({found}); make it again")
         if has_ledger(connection):

@@ -45,7 +45,7 @@ Exit codes:
   130  stopped by Ctrl-C while the folder was written
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _show_version(value: bool) -> None:

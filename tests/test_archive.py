@@ -1,6 +1,5 @@
 """The archive: nothing half-written, resumed like undisturbed, readable by GDAL."""
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +15,6 @@ from mercantile import Tile
 
 from c2gm.runtime.archive import (
     Archive,
-    check_output,
     partial_path,
 )
 from c2gm.runtime.errors import DiskFullError, OutputError
@@ -252,21 +250,6 @@ def test_a_full_disk_is_named_and_survived(finished: Path, tmp_path: Path) -> No
         fill(archive)
         archive.finish()
     assert rows(output) == rows(finished)
-
-
-def test_outputs_that_cannot_be_are_refused_early(tmp_path: Path) -> None:
-    (tmp_path / "there.mbtiles").touch()
-    (tmp_path / "locked").mkdir(mode=0o500)
-    cases = {
-        tmp_path: "folder",
-        tmp_path / "there.mbtiles": "exists",
-        tmp_path / "no" / "a.mbtiles": "create it",
-    }
-    if os.geteuid() != 0:
-        cases[tmp_path / "locked" / "a.mbtiles"] = "cannot be written"
-    for output, expected in cases.items():
-        with pytest.raises(OutputError, match=expected):
-            check_output(output)
 
 
 def test_tiles_survive_png() -> None:

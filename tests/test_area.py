@@ -7,7 +7,6 @@ import mercantile
 import pytest
 
 from c2gm.runtime.area import area_of_bounds, read_area
-from c2gm.runtime.errors import AreaError
 from c2gm.runtime.footprint import Footprint
 
 TRIANGLE = [[8.0, 47.0], [8.4, 47.0], [8.0, 47.3], [8.0, 47.0]]
@@ -75,11 +74,3 @@ def test_a_polygon_elsewhere_does_not_coarsen_the_area(tmp_path: Path) -> None:
     scene = ((x - 1) / 4096, (y - 1) / 4096, (x + 2) / 4096, (y + 2) / 4096)
     assert tiles(read_area(path, [scene]), 12) == {mercantile.Tile(x, y, 12)}
     assert len(tiles(read_area(path), 12)) > 1, "over the whole world cells are coarse"
-
-
-def test_a_polygon_without_area_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "line.geojson"
-    ring = [[8, 47], [9, 47], [8, 47], [8, 47]]
-    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}), encoding="utf-8")
-    with pytest.raises(AreaError, match="without an area"):
-        read_area(path)

@@ -15,7 +15,6 @@ from c2gm.runtime.bundle import (
     EMBEDDINGS_NAME,
     FORMAT_VERSION,
     GRAPHS,
-    MANIFEST_LIMIT_BYTES,
     MANIFEST_NAME,
     TENSORS,
     Bundle,
@@ -62,11 +61,11 @@ def tensor(name: str) -> TensorSpec:
 
 
 def write_bundle(folder: Path) -> Path:
-    """A bundle whose graphs are a few bytes: bundle.py never looks inside them."""
+    """A bundle whose graphs are ONNX files of a few bytes: a producer's name, and no graph."""
     folder.mkdir()
     graphs = {}
     for name in GRAPHS:
-        (folder / f"{name}.onnx").write_bytes(name.encode())
+        (folder / f"{name}.onnx").write_bytes(bytes([2 << 3 | 2, len(name)]) + name.encode())
         inputs, outputs = (tuple(map(tensor, names)) for names in TENSORS[name])
         graphs[name] = GraphSpec((file_spec(folder, f"{name}.onnx"),), inputs, outputs, 1.5)
     keys = list(prompt_keys())
@@ -127,14 +126,6 @@ def test_a_file_outside_the_folder_is_refused(folder: Path, name: str) -> None:
         Bundle.read(folder)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
-    outside = folder.parent / "outside.onnx"
-    (folder / "denoise.onnx").rename(outside)
-    (folder / "denoise.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match="missing"):
-        Bundle.read(folder)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -188,16 +179,6 @@ def test_what_is_no_manifest_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST_NAME).write_bytes(text.encode("latin-1"))
     with pytest.raises(BundleError):
         Bundle.read(folder)
-
-
-def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="not a model bundle"):
-        Bundle.read(tmp_path)
-    with pytest.raises(BundleError, match="not a model bundle"):
-        Bundle.read(tmp_path / "absent")
-    (tmp_path / MANIFEST_NAME).write_bytes(b" " * (MANIFEST_LIMIT_BYTES + 1))
-    with pytest.raises(BundleError, match="which no manifest is"):
-        Bundle.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ app = typer.Typer(
     help="Make training data for c2gm-train.",
     epilog=EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -22,7 +22,6 @@ from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.shipped import find_bundle
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
