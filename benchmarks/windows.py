@@ -197,6 +197,13 @@ def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) 
                 totals.counts[name] = totals.counts.get(name, 0) + counts.sum(axis=0)
 
 
+def _rounded(value: Any) -> Any:
+    """Numbers with four digits behind the point: there are thousands of them."""
+    if isinstance(value, dict):
+        return {str(name): _rounded(part) for name, part in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def _print(report: dict[str, Any]) -> None:
     levels = list(next(iter(report.values()))["seams"])
     print(f"| windows | {' | '.join(f'level {z}' for z in levels)} | quality | ms a tile |")
@@ -229,7 +236,7 @@ def main() -> None:
     options = parser.parse_args()
     report = measure(options.scenes, options.dataset, options.levels, options.combinations)
     if options.output is not None:
-        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps(_rounded(report)) + "\n", encoding="utf-8")
     _print({name: row for name, row in report["rows"].items() if row["seams"]})
 
 
