@@ -111,6 +111,11 @@ class Scene(_Opened):
         self.resolution_m = raster.resolution_m
         self.native_level = round(math.log2(level_resolution_m(0) / raster.resolution_m))
         self.footprints = footprints(raster, result)
+        if not self.footprints:
+            raise SceneError(
+                f"{raster.path} has no valid pixel on the web-mercator world; check its "
+                "georeference with gdalinfo"
+            )
         self.bounds = bounds(self.footprints)
         self.stretch = None if raster.dtype == np.uint8 else result.stretch()
         self._memory = MemoryFile()
