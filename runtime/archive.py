@@ -70,8 +70,14 @@ class Archive:
         another one is refused. `overwrite` allows to replace a finished output (when this run
         finishes) and to drop a foreign or damaged partial file. Raises OutputError, DiskFullError.
         """
+        return cls.begin(output, plan, metadata_rows(plan, metadata, fingerprint), overwrite)
+
+    @classmethod
+    def begin(
+        cls, output: Path, plan: Plan, rows: Mapping[str, str], overwrite: bool = False
+    ) -> Self:
+        """As `open`, with the rows of the metadata table as they are to be (`metadata_rows`)."""
         check_output(output, overwrite)
-        rows = metadata_rows(plan, metadata, fingerprint)
         partial = partial_path(output)
         try:
             connection = connect(partial, rows)
@@ -106,17 +112,30 @@ class Archive:
         Either all of it is in the file afterwards, power cut or not, or nothing. Raises
         DiskFullError, OutputError; ValueError unless `tiles` are the planned tiles of the window.
         """
-        planned = self._plan.tiles_of(window)
-        if not planned or sorted(tile for tile, _ in tiles) != sorted(planned):
-            raise ValueError(f"window {window.key} holds {planned}, got {[t for t, _ in tiles]}")
+        self.put_windows([(window, tiles)])
+
+    def put_windows(
+        self, windows: Sequence[tuple[Window, Sequence[tuple[Tile, bytes | None]]]]
+    ) -> None:
+        """Commit several windows at once, all or none; see `put_window`."""
+        for window, tiles in windows:
+            planned = self._plan.tiles_of(window)
+            if not planned or sorted(tile for tile, _ in tiles) != sorted(planned):
+                found = [tile for tile, _ in tiles]
+                raise ValueError(f"window {window.key} holds {planned}, got {found}")
         ledger = [
-            (window.key, *tms_address(t), d and hashlib.sha256(d).hexdigest()) for t, d in tiles
+            (window.key, *tms_address(tile), data and hashlib.sha256(data).hexdigest())
+            for window, tiles in windows
+            for tile, data in tiles
+        ]
+        rows = [
+            (*tms_address(tile), data)
+            for _, tiles in windows
+            for tile, data in tiles
+            if data is not None
         ]
         with self._locked(), transaction(self._connection):
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?)",
-                [(*tms_address(tile), data) for tile, data in tiles if data is not None],
-            )
+            self._connection.executemany("INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?)", rows)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO c2gm_ledger VALUES (?, ?, ?, ?, ?)", ledger
             )
@@ -139,11 +158,11 @@ class Archive:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.close()
-            _sync(self.partial)
+            sync(self.partial)
             check_output(self.output, self._overwrite)  # it may have appeared while the run went on
             os.replace(self.partial, self.output)
             if os.name == "posix":  # elsewhere folders cannot be synchronised
-                _sync(self.output.parent)
+                sync(self.output.parent)
         return self.output
 
     def close(self) -> None:
@@ -237,7 +256,8 @@ def _remove(partial: Path) -> None:
             partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
+from c2gm.runtime.cluster import run_on_cluster
 from c2gm.runtime.command import leave, run_command
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
@@ -20,13 +20,9 @@ from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
 from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
-from c2gm.runtime.progress import (
-    PlainReport,
-    ProgressReport,
-    QuietReport,
-    TerminalReport,
-    spoken_duration,
-)
+from c2gm.runtime.merge import Merged
+from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
+from c2gm.runtime.shards import parse_shard
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 from c2gm.runtime.verify import verify_file
 
@@ -38,6 +34,8 @@ Examples:
   c2gm-infer --imagery town.tif --levels 12-18 --aoi flooded.geojson --output flooded.mbtiles
   c2gm-infer --imagery town.tif --levels 14-16 --reference basemap.mbtiles --steps 10
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
+  c2gm-infer --imagery town.tif --levels 10-16 --shard 2/4
+  c2gm-infer --imagery town.tif --levels 10-16 --cluster tcp://head:8786
   c2gm-infer --verify town.mbtiles
 
 \b
@@ -159,6 +157,25 @@ def infer(
             "--no-blend", help="Cut halos off, instead of blending windows where they overlap."
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Write only this part of the map, for one of N machines; c2gm-merge puts the "
+            "parts together. Default output: NAME.I-of-N.mbtiles.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Draw on the workers of a Dask cluster; the address of its scheduler.",
+        ),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(help="With --cluster: parts to deal out. Default: a few for each worker."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show tiles, size and time; write nothing.")
     ] = False,
@@ -205,12 +222,22 @@ def infer(
         halo=halo,
         blend=not no_blend,
         overwrite=overwrite,
+        shard=None if shard is None else parse_shard(shard),
     )
-    result = estimate(options) if dry_run else run(options, _report(quiet))
+    if cluster is None and shards is not None:
+        raise OptionError("--shards is given without --cluster; give --shard I/N for one part")
+    result: Summary | Estimate | Merged
+    if cluster is not None:
+        if shard is not None or dry_run:
+            other = "--dry-run" if dry_run else "--shard"
+            raise OptionError(f"both --cluster and {other} are given; choose one")
+        result = run_on_cluster(options, cluster, shards, report_on_stderr(quiet))
+    else:
+        result = estimate(options) if dry_run else run(options, report_on_stderr(quiet))
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
-        print(_told(result) if isinstance(result, Summary) else _foretold(result))
+        print(_report(result))
 
 
 def parse_bounds(text: str) -> Box:
@@ -240,12 +267,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _report(quiet: bool) -> ProgressReport:
-    if quiet:
-        return QuietReport()
-    if sys.stderr.isatty():
-        return TerminalReport(Console(stderr=True))
-    return PlainReport(sys.stderr)
+def _report(result: Summary | Estimate | Merged) -> str:
+    if isinstance(result, Merged):
+        return (
+            f"{result.output}: {sum(result.tiles.values())} tiles of {result.shards} shards in "
+            f"{spoken_duration(result.seconds_total)}\ntiles by level: {_by_level(result.tiles)}"
+        )
+    return _told(result) if isinstance(result, Summary) else _foretold(result)
 
 
 def _told(summary: Summary) -> str:
@@ -272,7 +300,7 @@ def _told(summary: Summary) -> str:
 
 
 def _foretold(plan: Estimate) -> str:
-    size = "not known" if plan.bytes_estimated is None else _bytes(plan.bytes_estimated)
+    size = "not known" if plan.bytes_estimated is None else spoken_size(plan.bytes_estimated)
     time = (
         "not known" if plan.seconds_estimated is None else spoken_duration(plan.seconds_estimated)
     )
@@ -287,13 +315,13 @@ def _foretold(plan: Estimate) -> str:
         "tiles by level: " + _by_level(plan.tiles),
         *(
             [
-                f"{plan.windows_around} windows around the area are drawn, too, and not written: "
+                f"{plan.windows_around} windows around that are drawn, too, and not written: "
                 "so its tiles are those of a map of the whole scene"
             ]
             if plan.windows_around
             else []
         ),
-        f"size about {size} ({_bytes(plan.bytes_free)} free), time about {time}",
+        f"size about {size} ({spoken_size(plan.bytes_free)} free), time about {time}",
         f"  ({probe})",
         f"model {plan.model}, {plan.backend}",
     ]
@@ -302,7 +330,3 @@ def _foretold(plan: Estimate) -> str:
 
 def _by_level(tiles: Mapping[int, int]) -> str:
     return ", ".join(f"{level}: {count}" for level, count in tiles.items())
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,5 +1,6 @@
 """What a run tells while it runs: progress with time left, and seconds per part."""
 
+import sys
 import threading
 import time
 from collections import deque
@@ -189,6 +190,15 @@ class TerminalReport:
         self._bar.stop()
 
 
+def report_on_stderr(quiet: bool) -> ProgressReport:
+    """What suits: a bar in a terminal, lines in a log file, nothing."""
+    if quiet:
+        return QuietReport()
+    if sys.stderr.isatty():
+        return TerminalReport(Console(stderr=True))
+    return PlainReport(sys.stderr)
+
+
 def spoken_duration(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
@@ -197,6 +207,11 @@ def spoken_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def spoken_size(count: int) -> str:
+    """Bytes as `1.5 GB`, `0.3 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _counts(pace: Pace) -> str:
