@@ -1,6 +1,7 @@
 """A run on a Dask cluster: its executor, who may draw, and what can go wrong on the way."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,30 +37,38 @@ def run_on_cluster(
     """
     options = everywhere(options)
     with _connected(address) as client:
-        found = client.scheduler_info(n_workers=-1)["workers"].values()
+        found = list(client.scheduler_info(n_workers=-1)["workers"].values())
         offering = [worker for worker in found if worker["resources"].get(GPU, 0) >= 1]
         wanted = options.backend != "auto" and on_gpu(options.backend)
         if wanted and not offering:
             raise _no_gpu(address, options.backend)
-        workers = offering or list(found)
-        resources = {GPU: 1} if wanted or (options.backend == "auto" and offering) else None
-        if resources is None and (wide := max(worker["nthreads"] for worker in workers)) > 1:
-            progress.note(
-                f"warning: a worker draws up to {wide} shards at a time, and each takes all cores; "
-                "start workers with --nthreads 1"
-            )
-        executor = client.get_executor(pure=False, retries=RETRIES, resources=resources)
-        try:
-            outlook = executor.submit(look_ahead, options).result()
+        try:  # `auto` is what it is where a GPU is offered, if one is
+            ahead = _executor(client, wanted or (options.backend == "auto" and bool(offering)))
+            outlook = ahead.submit(look_ahead, options).result()
         except KeyboardInterrupt:
             raise Interrupted("stopped before anything was made") from None
         for warning in outlook.warnings:
             progress.note(f"warning: {warning}")
-        if on_gpu(outlook.backend) and resources is None:
+        gpu = on_gpu(outlook.backend)
+        if gpu and not offering:
             raise _no_gpu(address, outlook.backend)
+        workers = offering if gpu else found
+        if not gpu and (wide := max(worker["nthreads"] for worker in workers)) > 1:
+            progress.note(
+                f"warning: a worker draws up to {wide} shards at a time, and each takes all cores; "
+                "start workers with --nthreads 1"
+            )
+        executor = _executor(client, gpu)
         merged = draw_map(executor, options, outlook, len(workers), shards, progress)
         client.run(forget, outlook.fingerprint, on_error="ignore")
     return merged
+
+
+def _executor(client: "Client", gpu: bool) -> Executor:
+    """Runs tasks on the cluster's workers, one at a time for each GPU that they offer."""
+    resources = {GPU: 1} if gpu else None
+    executor: Executor = client.get_executor(pure=False, retries=RETRIES, resources=resources)
+    return executor
 
 
 def _no_gpu(address: str, backend: str) -> BackendError:
