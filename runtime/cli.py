@@ -22,7 +22,7 @@ from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
 from c2gm.runtime.merge import Merged
 from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
-from c2gm.runtime.shards import parse_shard
+from c2gm.runtime.shards import Shard, parse_shard
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 from c2gm.runtime.verify import verify_file
 
@@ -237,7 +237,7 @@ def infer(
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
-        print(_report(result))
+        print(_report(result, options.shard))
 
 
 def parse_bounds(text: str) -> Box:
@@ -267,16 +267,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _report(result: Summary | Estimate | Merged) -> str:
+def _report(result: Summary | Estimate | Merged, shard: Shard | None) -> str:
     if isinstance(result, Merged):
         return (
             f"{result.output}: {sum(result.tiles.values())} tiles of {result.shards} shards in "
             f"{spoken_duration(result.seconds_total)}\ntiles by level: {_by_level(result.tiles)}"
         )
-    return _told(result) if isinstance(result, Summary) else _foretold(result)
+    return _told(result, shard) if isinstance(result, Summary) else _foretold(result)
 
 
-def _told(summary: Summary) -> str:
+def _told(summary: Summary, shard: Shard | None) -> str:
     total = sum(summary.tiles.values())
     resumed = f", {summary.tiles_resumed} of them before" if summary.tiles_resumed else ""
     empty = (
@@ -293,7 +293,9 @@ def _told(summary: Summary) -> str:
         + ", ".join(f"{part} {value:.1f}" for part, value in summary.seconds.items())
         + " (scene, reference, encode, archive beside the others)",
         f"model {summary.model}, {summary.backend}",
-        f"To look at it in QGIS, drag {summary.output.name} onto the map, or use Layer > Add "
+        f"This is shard {shard}; c2gm-merge makes one map of all {shard.count}."
+        if shard is not None
+        else f"To look at it in QGIS, drag {summary.output.name} onto the map, or use Layer > Add "
         "Layer > Add Raster Layer.",
     )
     return "\n".join(lines)

@@ -83,12 +83,14 @@ def _connected(address: str) -> Iterator["Client"]:
     """A client whose cluster has a worker. Raises BackendError; see `run_on_cluster`."""
     try:
         from distributed import Client, KilledWorker
+        from distributed.comm import get_address_host
     except ModuleNotFoundError as error:
         raise BackendError(
             f"--cluster needs {error.name}, which is not installed; pip install 'c2gm[cluster]'"
         ) from None
     client: Any = None
     try:
+        get_address_host(address)  # a client that refuses an address does not end cleanly
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
         client.wait_for_workers(1, timeout=WORKERS_S)
     except (OSError, ValueError, TimeoutError) as error:

@@ -133,7 +133,7 @@ def cluster(scratch: Path) -> Iterator["distributed.LocalCluster"]:
         n_workers=2,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address=":0",
         resources={"GPU": 1},
         silence_logs=logging.CRITICAL,
     ) as started:
@@ -200,7 +200,7 @@ def test_clusters_that_cannot_serve_are_named(
     address = cluster.scheduler_address
     with pytest.raises(BackendError, match="worker .*CUDA"):
         run_on_cluster(replace(mine, backend="cuda"), address, None, QuietReport())
-    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as plain:
+    with distributed.LocalCluster(1, processes=False, dashboard_address=":0") as plain:
         with pytest.raises(BackendError, match="no worker of .* offers a GPU, which cuda needs"):
             run_on_cluster(
                 replace(mine, backend="cuda"), plain.scheduler_address, None, QuietReport()
