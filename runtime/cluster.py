@@ -83,7 +83,7 @@ def _connected(address: str) -> Iterator["Client"]:
     """A client whose cluster has a worker. Raises BackendError; see `run_on_cluster`."""
     try:
         from distributed import Client, KilledWorker
-        from distributed.comm import get_address_host
+        from distributed.comm.addressing import get_address_host
     except ModuleNotFoundError as error:
         raise BackendError(
             f"--cluster needs {error.name}, which is not installed; pip install 'c2gm[cluster]'"
