@@ -73,8 +73,20 @@ class Archive:
         finishes) and to drop a foreign or damaged partial file. `output_may_exist`: of a run that
         was stopped while its outputs got their names. Raises OutputError, DiskFullError.
         """
-        check_output(output, overwrite or output_may_exist)
         rows = metadata_rows(plan, metadata, fingerprint)
+        return cls.begin(output, plan, rows, overwrite, output_may_exist)
+
+    @classmethod
+    def begin(
+        cls,
+        output: Path,
+        plan: Plan,
+        rows: Mapping[str, str],
+        overwrite: bool = False,
+        output_may_exist: bool = False,
+    ) -> Self:
+        """As `open`, with the rows of the metadata table as they are to be (`metadata_rows`)."""
+        check_output(output, overwrite or output_may_exist)
         partial = partial_path(output)
         try:
             connection = connect(partial, rows)
@@ -109,17 +121,30 @@ class Archive:
         Either all of it is in the file afterwards, power cut or not, or nothing. Raises
         DiskFullError, OutputError; ValueError unless `tiles` are the planned tiles of the window.
         """
-        planned = self._plan.tiles_of(window)
-        if not planned or sorted(tile for tile, _ in tiles) != sorted(planned):
-            raise ValueError(f"window {window.key} holds {planned}, got {[t for t, _ in tiles]}")
+        self.put_windows([(window, tiles)])
+
+    def put_windows(
+        self, windows: Sequence[tuple[Window, Sequence[tuple[Tile, bytes | None]]]]
+    ) -> None:
+        """Commit several windows at once, all or none; see `put_window`."""
+        for window, tiles in windows:
+            planned = self._plan.tiles_of(window)
+            if not planned or sorted(tile for tile, _ in tiles) != sorted(planned):
+                found = [tile for tile, _ in tiles]
+                raise ValueError(f"window {window.key} holds {planned}, got {found}")
         ledger = [
-            (window.key, *tms_address(t), d and hashlib.sha256(d).hexdigest()) for t, d in tiles
+            (window.key, *tms_address(tile), data and hashlib.sha256(data).hexdigest())
+            for window, tiles in windows
+            for tile, data in tiles
+        ]
+        rows = [
+            (*tms_address(tile), data)
+            for _, tiles in windows
+            for tile, data in tiles
+            if data is not None
         ]
         with self._locked(), transaction(self._connection):
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?)",
-                [(*tms_address(tile), data) for tile, data in tiles if data is not None],
-            )
+            self._connection.executemany("INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?)", rows)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO c2gm_ledger VALUES (?, ?, ?, ?, ?)", ledger
             )

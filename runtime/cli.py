@@ -12,6 +12,7 @@ import typer
 
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
+from c2gm.runtime.cluster import run_on_cluster
 from c2gm.runtime.command import leave, run_command
 from c2gm.runtime.config import use_config
 from c2gm.runtime.errors import C2GMError, OptionError
@@ -22,8 +23,11 @@ from c2gm.runtime.infer import Summary, run
 from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.log_file import logged
+from c2gm.runtime.merge import Merged
 from c2gm.runtime.progress import report_on_stderr, spoken_duration, spoken_size
 from c2gm.runtime.publish import flags
+from c2gm.runtime.publish.options import PublishOptions
+from c2gm.runtime.shards import Shard, parse_shard
 from c2gm.runtime.shipped import CPU_MODEL, GPU_MODEL
 from c2gm.runtime.start import STOPPED
 from c2gm.runtime.verify import verify_file
@@ -38,6 +42,8 @@ Examples:
   c2gm-infer --imagery town.tif --levels 10-16 --dry-run
   c2gm-infer --imagery town.tif --levels 10-16 --format mbtiles,pmtiles,cog --qgis
   c2gm-infer --config town.toml --log-file town.log
+  c2gm-infer --imagery town.tif --levels 10-16 --shard 2/4
+  c2gm-infer --imagery town.tif --levels 10-16 --cluster tcp://head:8786
   c2gm-infer --verify town.mbtiles
 
 \b
@@ -168,6 +174,25 @@ def infer(
     quality: flags.Quality = None,
     tms: flags.Tms = False,
     qgis: flags.Qgis = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Write only this part of the map, for one of N machines; c2gm-merge puts the "
+            "parts together. Default output: NAME.I-of-N.mbtiles.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Draw on the workers of a Dask cluster; the address of its scheduler.",
+        ),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(help="With --cluster: parts to deal out. Default: a few for each worker."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show tiles, size and time; write nothing.")
     ] = False,
@@ -228,15 +253,37 @@ def infer(
         blend=not no_blend,
         overwrite=overwrite,
         publish=flags.publish_options(format_, tile_format, tile_size, quality, tms, qgis),
+        shard=None if shard is None else parse_shard(shard),
     )
+    _check_parts(options, cluster, shards, dry_run)
+    result: Summary | Estimate | Merged
     with logged(log_file, options, config, report_on_stderr(quiet)) as (report, log):
-        result = estimate(options) if dry_run else run(options, report)
-        told = _told(result) if isinstance(result, Summary) else _foretold(result)
+        if cluster is not None:
+            result = run_on_cluster(options, cluster, shards, report)
+        else:
+            result = estimate(options) if dry_run else run(options, report)
+        told = _report(result, options.shard)
         log(told)
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
     elif not quiet:
         print(told)
+
+
+def _check_parts(
+    options: InferOptions, cluster: str | None, shards: int | None, dry_run: bool
+) -> None:
+    """Raises OptionError where options of a divided run do not go together."""
+    if cluster is None and shards is not None:
+        raise OptionError("--shards is given without --cluster; give --shard I/N for one part")
+    if cluster is not None and (options.shard is not None or dry_run):
+        other = "--dry-run" if dry_run else "--shard"
+        raise OptionError(f"both --cluster and {other} are given; choose one")
+    if (cluster is not None or options.shard is not None) and options.publish != PublishOptions():
+        raise OptionError(
+            "a map that is drawn in parts is published when it is whole; leave --format and its "
+            "like out, and use c2gm-publish afterwards"
+        )
 
 
 def parse_bounds(text: str) -> Box:
@@ -266,7 +313,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _told(summary: Summary) -> str:
+def _report(result: Summary | Estimate | Merged, shard: Shard | None) -> str:
+    if isinstance(result, Merged):
+        return (
+            f"{result.output}: {sum(result.tiles.values())} tiles of {result.shards} shards in "
+            f"{spoken_duration(result.seconds_total)}\ntiles by level: {_by_level(result.tiles)}"
+        )
+    return _told(result, shard) if isinstance(result, Summary) else _foretold(result)
+
+
+def _told(summary: Summary, shard: Shard | None) -> str:
     total = sum(summary.tiles.values())
     resumed = f", {summary.tiles_resumed} of them before" if summary.tiles_resumed else ""
     empty = (
@@ -284,7 +340,11 @@ def _told(summary: Summary) -> str:
         + " (scene, reference, encode, archive beside the others)",
         f"model {summary.model}, {summary.backend}",
         *(f"also {path}" for path in summary.outputs[1:]),
-        *_how_to_look(summary.outputs),
+        *(
+            _how_to_look(summary.outputs)
+            if shard is None
+            else [f"This is shard {shard}; c2gm-merge makes one map of all {shard.count}."]
+        ),
     )
     return "\n".join(lines)
 
@@ -318,7 +378,7 @@ def _foretold(plan: Estimate) -> str:
         "tiles by level: " + _by_level(plan.tiles),
         *(
             [
-                f"{plan.windows_around} windows around the area are drawn, too, and not written: "
+                f"{plan.windows_around} windows around that are drawn, too, and not written: "
                 "so its tiles are those of a map of the whole scene"
             ]
             if plan.windows_around

@@ -62,7 +62,7 @@ def estimate(options: InferOptions) -> Estimate:
         made, size, elapsed, share = _probe(job)
         total = sum(tiles.values())
         work = work_of(job.plan, job.recipe.spans, blend=job.recipe.blend)
-        windows = len(work.drawn) / len(work.written)
+        windows = len(work.drawn) / max(1, len(work.written))
         return Estimate(
             output=options.output_path,
             tiles=tiles,

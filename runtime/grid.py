@@ -199,9 +199,12 @@ class Plan:
         return any(part.touched(x, y).any() for part in self.beyond or ())
 
     def _window_keys(self, level: int) -> NDArray[np.int64]:
-        keys = self.keys[level]
-        rows, columns = (keys >> 32) // self.side, (keys & 0xFFFFFFFF) // self.side
-        return np.unique(rows << 32 | columns)
+        return np.unique(window_keys(self.keys[level], self.side))
+
+
+def window_keys(tiles: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """For every key of a tile (see `Plan`) row << 32 | column of the window that holds it."""
+    return (tiles >> 32) // side << 32 | (tiles & 0xFFFFFFFF) // side
 
 
 def _advice(area: Box, scene: Box) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from c2gm.runtime.archive import Archive, check_output, partial_path
 from c2gm.runtime.cascade import Cascade
-from c2gm.runtime.errors import Interrupted
+from c2gm.runtime.errors import Interrupted, OutputError
 from c2gm.runtime.grid import Plan, Window, parse_levels
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
+from c2gm.runtime.mbtiles import differences
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.publish.publication import Publication
@@ -79,10 +80,14 @@ class Summary:
         return document
 
 
-def run(options: InferOptions, progress: ProgressReport) -> Summary:
+def run(
+    options: InferOptions, progress: ProgressReport, expected: Mapping[str, str] | None = None
+) -> Summary:
     """Make all tiles of a run, or go on where a former one stopped.
 
-    Raises C2GMError; Interrupted after Ctrl-C, with the finished tiles kept for the next run.
+    `expected`: the fingerprint that the run must have, where it is a part of another one. Raises
+    C2GMError; OutputError if it has another one, before anything is drawn; Interrupted after
+    Ctrl-C, with the finished tiles kept for the next run.
     """
     start = perf_counter()
     check_options(options)
@@ -95,6 +100,8 @@ def run(options: InferOptions, progress: ProgressReport) -> Summary:
         try:
             with job.stopwatch.part("scene"):
                 fingerprint = job.fingerprint()
+            if expected is not None and (what := differences(expected, fingerprint)):
+                raise OutputError(f"this would be a part of another map: {what}")
             with Archive.open(
                 options.output_path,
                 job.plan,
@@ -191,7 +198,8 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
         work = work_of(planned, job.recipe.spans, blend=job.recipe.blend, done=done)
         quilt, cascade = Quilt(work, job.recipe.blend), Cascade(work)
     if around := len(work.drawn - work.written) if planned.beyond else 0:
-        progress.note(f"{around} windows around the area are drawn, too, and not written")
+        part = "area" if job.options.shard is None else "shard"
+        progress.note(f"{around} windows around the {part} are drawn, too, and not written")
     if count.resumed:
         progress.note(f"going on with {archive.partial}, which holds {count.resumed} tiles")
     total = sum(planned.tile_count(level) for level in planned.levels)

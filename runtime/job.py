@@ -35,6 +35,7 @@ from c2gm.runtime.progress import Stopwatch
 from c2gm.runtime.publish.options import PublishOptions
 from c2gm.runtime.sampler import Sampler
 from c2gm.runtime.scene import ReferenceMap, Scene
+from c2gm.runtime.shards import Shard, shard_of
 from c2gm.runtime.shipped import find_bundle
 from c2gm.runtime.workers import Ground, Recipe
 
@@ -57,7 +58,8 @@ class InferOptions:
     bundle's rules; `guide_from`: coarsest level that guides finer ones, default by the imagery's
     size; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
     default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side;
-    `blend`: mix windows where their halos overlap, or cut halos off; `publish`: formats and tiles.
+    `blend`: mix windows where their halos overlap, or cut halos off; `publish`: formats and tiles;
+    `shard`: the part of the map that is written, default all of it.
     """
 
     imagery: Path
@@ -79,11 +81,14 @@ class InferOptions:
     blend: bool = True
     overwrite: bool = False
     publish: PublishOptions = PublishOptions()
+    shard: Shard | None = None
 
     @property
     def output_path(self) -> Path:
         """Where the result goes."""
-        return self.output or Path(self.imagery.name).with_suffix(".mbtiles")
+        whole = Path(self.imagery.name).with_suffix(".mbtiles")
+        by_default = whole if self.shard is None else Path(self.shard.file_name(whole.stem))
+        return self.output or by_default
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,7 @@ class Job:
             "window": str(options.window),
             "halo": str(options.halo),
             "blend": str(self.recipe.blend),
+            "shard": "none" if options.shard is None else str(options.shard),
         }
 
     def metadata(self) -> Metadata:
@@ -226,6 +232,8 @@ def prepare(options: InferOptions) -> Iterator[Job]:
             elif options.bounds is not None:
                 area = area_of_bounds(options.bounds)
             planned = plan(levels, scene.footprints, area, options.window, options.halo)
+            if options.shard is not None:
+                planned = shard_of(planned, options.shard, scene.footprints)
         if base_map is not None and not base_map.touches(scene.boxes):
             raise ReferenceMapError(
                 f"{options.reference} and {options.imagery} do not overlap; give a map of the same "

@@ -53,6 +53,10 @@ class UnusablePartial(OutputError):
     """A partial file that this run cannot go on with, and that --overwrite may drop."""
 
 
+class LockedPartial(OutputError):
+    """A partial file that another run is writing."""
+
+
 def connect(partial: Path, rows: Mapping[str, str]) -> sqlite3.Connection:
     """Open or create a partial file and lock it; `rows` are its metadata (`metadata_rows`).
 
@@ -98,16 +102,20 @@ def _check_fingerprint(partial: Path, found: str | None, expected: str) -> None:
         raise UnusablePartial(
             f"{partial} was not written by c2gm-infer; delete it, or start anew with --overwrite"
         )
-    ours = json.loads(expected)
-    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-    if differing:
-        what = "; ".join(
-            f"{name} was {theirs.get(name)!s:.60}, now {ours.get(name)!s:.60}" for name in differing
-        )
+    if what := differences(theirs, json.loads(expected)):
         raise UnusablePartial(
             f"{partial} was begun by another run ({what}); run that command to finish it, or "
             "start anew with --overwrite"
         )
+
+
+def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """How two fingerprints differ, for users; empty where they do not."""
+    return "; ".join(
+        f"{name} was {theirs.get(name)!s:.60}, now {ours.get(name)!s:.60}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    )
 
 
 def metadata_rows(plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]) -> dict[str, str]:
@@ -165,7 +173,7 @@ def translated(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_FULL:
             raise DiskFullError(full) from None
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise OutputError(
+            raise LockedPartial(
                 f"another run is writing {path}; wait for it, or give another --output"
             ) from None
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):

@@ -12,7 +12,7 @@ class Block:
             raise ImportError(f"{name} is not part of the runtime")
 
 BLOCKED = {"torch", "onnx", "diffusers", "open_clip", "onnxscript", "accelerate", "safetensors",
-           "shapely", "pyogrio", "skia", "polygraphy"}
+           "shapely", "pyogrio", "skia", "polygraphy", "dask", "distributed"}
 FOREIGN = ("c2gm.model", "c2gm.export", "c2gm.benchmarks")
 sys.meta_path.insert(0, Block())
 
