@@ -19,6 +19,7 @@ METADATA = Metadata(
     attribution=ATTRIBUTION,
     description="a painted map",
     version="1",
+    date="2026-01-02",
     c2gm={"model": "brush", "version": "0.0", "seed": 7, "steps": 3, "training_data": ["a", "b"]},
 )
 

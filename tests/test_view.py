@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_files import Maker, raster, raw, text
 from hypothesis import given
 from hypothesis import strategies as st
 from mercantile import Tile
 from painted import ATTRIBUTION, LEVELS, open_painting, paint, paint_map, picture_of, planned
 from PIL import Image
-from test_cli import write_raster, write_text
 from tiles import pixels_of, tiles_of
 
 from c2gm.runtime.archive import partial_path
@@ -335,6 +335,11 @@ def truncated(folder: Path) -> str:
     return str(path)
 
 
+def made(folder: Path, name: str, maker: Maker) -> str:
+    maker(folder)
+    return str(folder / name)
+
+
 def own(folder: Path, *flags: str) -> list[str]:
     return [str(folder / "painted.mbtiles"), *flags]
 
@@ -362,7 +367,7 @@ CASES: dict[str, Case] = {
     "credit alone": (lambda f: own(f, "--imagery-credit", "x"), 2, "without --imagery"),
     "imagery missing": (lambda f: own(f, "--imagery", str(f / "no.tif")), 3, "does not exist"),
     "imagery elsewhere": (
-        lambda f: own(f, "--imagery", str(write_raster(f / "far.tif", "EPSG:32601"))),
+        lambda f: own(f, "--imagery", made(f, "far.tif", raster("far.tif", crs="EPSG:32601"))),
         3,
         "do not overlap",
     ),
@@ -375,8 +380,16 @@ CASES: dict[str, Case] = {
     "html nowhere": (lambda f: own(f, "--html", str(f / "no" / "x")), 8, "is not a folder"),
     "result missing": (lambda f: [str(f / "no.mbtiles")], 15, "does not exist"),
     "result is a folder": (lambda f: [str(f)], 15, "is a folder"),
-    "result is text": (lambda f: [write_text(f / "t.mbtiles", "x" * 5000)], 15, "not an MBTiles"),
-    "result is empty": (lambda f: [write_text(f / "e.mbtiles", "")], 15, "not an MBTiles"),
+    "result is text": (
+        lambda f: [made(f, "t.mbtiles", text("t.mbtiles"))],
+        15,
+        "not an MBTiles",
+    ),
+    "result is empty": (
+        lambda f: [made(f, "e.mbtiles", text("e.mbtiles", ""))],
+        15,
+        "not an MBTiles",
+    ),
     "result is vectors": (lambda f: [pbf(f)], 15, "of the format pbf"),
     "result truncated": (lambda f: [truncated(f)], 15, "damaged"),
     "port taken": (taken, 16, "is taken; give another --port"),
