@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_files import Maker, raster, raw, text
+from bad_files import Maker, raster, text
 from hypothesis import given
 from hypothesis import strategies as st
 from mercantile import Tile
