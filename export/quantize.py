@@ -73,14 +73,15 @@ class QuantizePlan:
     `dataset`: folder of c2gm-dataset. `windows` of training ground give the ranges of activations;
     on `probes` others, half of them without detail, every layer is tried alone. Layers are left in
     float32, worst first, until what the others lose, added up, is less than `loss_db`: PSNR against
-    the true maps, mean over the probes. `per_level`: validation tiles a level that are scored, with
+    the true maps, mean over the probes (together they may lose more: errors of many layers are not
+    independent; `_quality` decides). `per_level`: validation tiles a level that are scored, with
     and without reference.
     """
 
     dataset: Path
     windows: int = 32
     probes: int = 16
-    loss_db: float = 0.15
+    loss_db: float = 0.05
     per_level: int = 8
     seed: int = 0
 
