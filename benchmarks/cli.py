@@ -27,7 +27,7 @@ Examples:
   c2gm-bench faults --imagery tests/data/town.tif --kills 20
       runs that are killed, damaged files, full disks: nothing may be lost
   c2gm-bench fuzz --minutes 5
-      mutated files by the thousand: no traceback, no hang, no absurd memory
+      mutated files: no traceback, no hang, no absurd memory
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2
