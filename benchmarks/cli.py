@@ -31,7 +31,7 @@ Examples:
   c2gm-bench tile-formats town.mbtiles
       bytes a tile as PNG, WebP, JPEG, with a palette
   c2gm-bench fuzz --minutes 5
-      mutated files by the thousand: no traceback, no hang, no absurd memory
+      mutated files: no traceback, no hang, no absurd memory
   c2gm-bench gpu-model
       the full model on an RTX 3090
   c2gm-bench gpu-model --gpu rtx-4060-laptop --preset nano --steps 2

@@ -24,7 +24,7 @@ def fuzz(
     seed: Annotated[int, typer.Option(help="Of the mutations.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Read mutated files by the thousand: manifests, graphs, GeoTIFFs, GeoJSON, partial files."""
+    """Read mutated files: manifests, graphs, GeoTIFFs, GeoJSON, partial files."""
     from c2gm.benchmarks.fuzz import ACCEPTED, FINDINGS, REFUSED, run_fuzz
 
     names = [name.strip() for name in only.split(",")]
