@@ -1,6 +1,7 @@
 """`c2gm-infer`: parses, calls, reports."""
 
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -262,6 +263,7 @@ def infer(
             result = run_on_cluster(options, cluster, shards, report)
         else:
             result = estimate(options) if dry_run else run(options, report)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is done, and only to be told
         told = _report(result, options.shard)
         log(told)
     if as_json:

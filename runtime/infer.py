@@ -94,6 +94,7 @@ def run(
     publication = _publication(options)
     if os.path.isfile(options.imagery) and options.imagery.stat().st_size > LARGE_SCENE_BYTES:
         progress.note(f"reading {options.imagery}, all of it once")
+    outputs: tuple[Path, ...] = ()
     with prepare(options) as job:
         for warning in job.warnings:
             progress.note(f"warning: {warning}")
@@ -114,6 +115,8 @@ def run(
                 with job.stopwatch.part("archive"):
                     outputs = _finish(archive, publication, progress)
         except KeyboardInterrupt:
+            if outputs:
+                raise Interrupted(f"stopped, but {outputs[0]} is finished and whole") from None
             raise Interrupted(_left_behind(options.output_path)) from None
         finally:
             progress.close()

@@ -219,16 +219,42 @@ def test_the_command_reports_and_draws(result: Path, tmp_path: Path) -> None:
         assert image.width > 1000
 
 
-def test_a_map_with_seams_can_fail_a_check(tmp_path: Path) -> None:
-    """Exit codes for scripts; a map that may be without seams passes."""
-    for name, tiles in (("good", cut(continuous())), ("bad", independent(cut(continuous())))):
-        path = write_map(tmp_path / f"{name}.mbtiles", tiles)
-        arguments = ["seams", str(path), "--levels", str(LEVEL), "--fail-above", "1.2"]
-        if name == "good":
-            assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-            continue
-        with pytest.raises(SeamError, match=f"seams above 1.2: level {LEVEL} gradient"):
-            CliRunner().invoke(app, arguments, catch_exceptions=False)
+def one_line_shifted(tiles: dict[Tile, Picture]) -> dict[Tile, Picture]:
+    """Two parts that do not know of each other, as shards that were drawn alone would be."""
+    rows = [np.hstack([tiles[Tile(16 + x, 32 + y, LEVEL)] for x in range(SIDE)]) for y in range(8)]
+    whole = np.vstack(rows)
+    whole[:, 4 * 256 :] = np.roll(whole[:, 4 * 256 :], 29, axis=0)
+    return cut(whole)
+
+
+def one_tile_shifted(tiles: dict[Tile, Picture]) -> dict[Tile, Picture]:
+    tile = Tile(19, 35, LEVEL)
+    return {**tiles, tile: np.roll(tiles[tile], (37, 21), axis=(0, 1))}
+
+
+@pytest.mark.parametrize(
+    ("disturb", "message"),
+    [
+        (independent, f"seams above 1.2: level {LEVEL} gradient"),
+        (lambda tiles: feathered(tiles, 12), f"level {LEVEL} activity"),
+        (one_line_shifted, f"level {LEVEL} along column 20 "),
+        (one_tile_shifted, rf"(east|south) of {LEVEL}/(18|19)/(34|35) "),
+        (lambda tiles: tiles, None),
+    ],
+)
+def test_a_map_with_a_seam_fails_the_check(
+    disturb: Callable[[dict[Tile, Picture]], dict[Tile, Picture]],
+    message: str | None,
+    tmp_path: Path,
+) -> None:
+    """Exit codes for scripts: seams everywhere, along one line, at one tile; smoothed borders."""
+    path = write_map(tmp_path / "map.mbtiles", disturb(cut(continuous())))
+    arguments = ["seams", str(path), "--levels", str(LEVEL), "--fail-above", "1.2"]
+    if message is None:
+        assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+        return
+    with pytest.raises(SeamError, match=message):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_the_picture_shows_what_stands_out_and_says_where_nothing_does(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ class ResultMap:
             found = self._file.execute("SELECT DISTINCT zoom_level FROM tiles ORDER BY zoom_level")
             self.levels = tuple(level for (level,) in found)
             rows = dict(self._file.execute("SELECT name, value FROM metadata"))
+            published = json.loads(rows.get("c2gm_published", "{}"))
+            if published.get("size", TILE_SIZE) != TILE_SIZE or rows.get("format") == "jpg":
+                raise OutputError(
+                    f"{path} was published with other tiles, in which pixels without data or "
+                    "borders are lost; give the run's own file"
+                )
             origin = json.loads(rows.get("c2gm_fingerprint", "{}"))
             self.window = int(origin.get("window", 1))
             self.cascade: Cascade = "2x" if origin.get("cascade") == "2x" else "4x"

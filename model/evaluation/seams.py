@@ -149,6 +149,37 @@ class Ratio:
     high: float
 
 
+LINE_EXCESS, BORDER_EXCESS = 1.0, 8.0
+"""Grey levels by which a whole meridian or parallel (the median of its borders), or one border, may
+exceed what is beside it.
+
+Maps without a seam stay below both, wherever a road or a wood's edge happens to lie, and lines
+between windows that were not blended are above: docs/seams.md has the figures."""
+
+
+def outstanding(lines: LevelLines) -> list[str]:
+    """Single lines and borders with a seam, for users: averages over a level would hide them.
+
+    A line is named by the tile column or row that begins there.
+    """
+    found: list[str] = []
+    together: dict[tuple[bool, int], list[Border]] = {}
+    for border in lines.borders:
+        together.setdefault((border.upright, border.place), []).append(border)
+    alone: list[Border] = []
+    for (upright, place), borders in sorted(together.items()):
+        excess = float(np.median([border.excess for border in borders]))
+        if len(borders) > 1 and excess >= LINE_EXCESS:
+            what = "column" if upright else "row"
+            found.append(f"along {what} {place} ({excess:.1f} grey levels)")
+        else:
+            alone += [border for border in borders if border.excess >= BORDER_EXCESS]
+    for border in sorted(alone, key=lambda border: -border.excess):
+        side, tile = "east" if border.upright else "south", border.tile
+        found.append(f"{side} of {tile.z}/{tile.x}/{tile.y} ({border.excess:.1f} grey levels)")
+    return found
+
+
 def ratios(
     borders: Sequence[Border], controls: Sequence[Middle], draws: int = 400
 ) -> Mapping[str, Ratio | None]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,14 @@ from rich.table import Table
 
 from c2gm.model.evaluation.consistency import measure_consistency, shares
 from c2gm.model.evaluation.result_map import ResultMap
-from c2gm.model.evaluation.seams import STATISTICS, Ratio, groups, measure_lines, ratios
+from c2gm.model.evaluation.seams import (
+    STATISTICS,
+    Ratio,
+    groups,
+    measure_lines,
+    outstanding,
+    ratios,
+)
 from c2gm.model.evaluation.seams_picture import draw_worst
 from c2gm.model.maps.classes import CLASSES
 from c2gm.runtime.errors import LevelError, OptionError, OutputError, SeamError
@@ -38,8 +45,9 @@ def seams(
         float | None,
         typer.Option(
             metavar="RATIO",
-            help="Leave with exit code 17 if gradient or residual of a level is above, with "
-            "all of its interval.",
+            help="Leave with exit code 17 if gradient or residual of a level is above, or its "
+            "activity below one part of it, with all of the interval, or if one line or border "
+            "stands out by itself.",
             show_default="never",
         ),
     ] = None,
@@ -91,6 +99,7 @@ def seams(
             }
             for level, measured in lines.items()
         },
+        "outstanding": {str(level): outstanding(measured) for level, measured in lines.items()},
         "consistency": {
             f"{level} from {coarse}": shares(counts) for (level, coarse), counts in pairs.items()
         },
@@ -103,19 +112,25 @@ def seams(
     if not any(measured.borders for measured in lines.values()):
         Console(stderr=True).print("no borders: no level has two tiles beside each other")
     if fail_above is not None:
-        _check(report["seams"], fail_above)
+        _check(report["seams"], report["outstanding"], fail_above)
 
 
-def _check(seams: Mapping[str, Any], limit: float) -> None:
+def _check(
+    seams: Mapping[str, Any], outstanding: Mapping[str, Sequence[str]], limit: float
+) -> None:
     """Raises SeamError where a level has seams beyond the limit for sure."""
-    found = [
-        f"level {level} {name} {_interval(kinds['all'][name])}"
-        for level, kinds in seams.items()
-        for name in ("gradient", "residual")
-        if "all" in kinds and kinds["all"][name] is not None and kinds["all"][name]["low"] > limit
-    ]
+    found: list[str] = []
+    for level, kinds in seams.items():
+        for name, row in kinds.get("all", {}).items():
+            above = name in ("gradient", "residual") and row is not None and row["low"] > limit
+            below = name == "activity" and row is not None and row["high"] < 1 / limit
+            if above or below:
+                found.append(f"level {level} {name} {_interval(row)}")
+        if some := outstanding[level]:
+            more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+            found.append(f"level {level} {', '.join(some[:3])}{more}")
     if found:
-        raise SeamError(f"seams above {limit:g}: {', '.join(found)}; --picture shows where")
+        raise SeamError(f"seams above {limit:g}: {'; '.join(found)}. --picture shows where")
 
 
 def _plain(found: Mapping[str, Ratio | None]) -> dict[str, Any]:
