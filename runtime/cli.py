@@ -1,10 +1,10 @@
 """`c2gm-infer`: parses, calls, reports."""
 
 import json
-import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
@@ -263,13 +263,13 @@ def infer(
             result = run_on_cluster(options, cluster, shards, report)
         else:
             result = estimate(options) if dry_run else run(options, report)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is done, and only to be told
         told = _report(result, options.shard)
         log(told)
-    if as_json:
-        print(json.dumps(result.as_json(), indent=1))
-    elif not quiet:
-        print(told)
+    with suppress(KeyboardInterrupt):  # it is done, and only to be told
+        if as_json:
+            print(json.dumps(result.as_json(), indent=1))
+        elif not quiet:
+            print(told)
 
 
 def _check_parts(
