@@ -30,7 +30,15 @@ from c2gm.model.evaluation.class_scores import class_counts
 from c2gm.model.evaluation.consistency import measure_consistency, shares
 from c2gm.model.evaluation.metrics import psnr_y, ssim_y
 from c2gm.model.evaluation.result_map import ResultMap
-from c2gm.model.evaluation.seams import STATISTICS, LevelLines, groups, measure_lines, ratios
+from c2gm.model.evaluation.seams import (
+    STATISTICS,
+    LevelLines,
+    by_line,
+    groups,
+    measure_lines,
+    ratios,
+    share_across,
+)
 from c2gm.runtime.grid import parse_levels
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
@@ -44,6 +52,12 @@ COMBINATIONS = (
     "--window 2 --halo 64",
     "--window 4 --halo 64",
 )
+
+OWN_CONTROL = "--window 4 --halo 64"
+"""Among the combinations, the one whose borders inside windows the others are compared with."""
+
+DRAWS = 400
+"""Of a bootstrap."""
 
 SHOWN = ("building", "road")
 
@@ -150,13 +164,46 @@ def measure(
                 rows["control"].add_lines(measure_lines(_truth(area, chosen)))
             for name, totals in rows.items():
                 every[name].add(totals)
+    compared = {}
+    if OWN_CONTROL in every:
+        own = every[OWN_CONTROL].lines
+        compared = {
+            name: {level: paired(lines, own[level]) for level, lines in totals.lines.items()}
+            for name, totals in every.items()
+            if name not in ("control", OWN_CONTROL)
+        }
     return {
         "rows": {name: totals.row() for name, totals in every.items()},
+        "against_own_map_on_the_same_lines": compared,
         "scenes": {
             scene: {name: totals.row() for name, totals in rows.items()}
             for scene, rows in by_scene.items()
         },
     }
+
+
+def paired(here: LevelLines, own: LevelLines) -> dict[str, Any]:
+    """What happens across borders over what happens on the same lines where they are no borders.
+
+    `own`: the map in larger windows, of which the borders inside windows count. By statistic the
+    ratio and its 95 % interval, lines of one meridian or parallel drawn together in both.
+    """
+    inside = {(b.tile, b.upright): b for b in own.borders if b.inside_window}
+    borders = [border for border in here.borders if (border.tile, border.upright) in inside]
+    if not borders:
+        return {"borders": 0}
+    pair = by_line(borders), by_line([inside[b.tile, b.upright] for b in borders])
+    rng, count = np.random.default_rng(0), len(pair[0])
+    draws = rng.integers(0, count, (DRAWS, count))
+    found: dict[str, Any] = {"borders": len(borders)}
+    for index, name in enumerate(STATISTICS):
+        at = 1 + 2 * index
+        ratio = share_across(pair[0].sum(axis=0), at) / share_across(pair[1].sum(axis=0), at)
+        sums = [lines[draws].sum(axis=1) for lines in pair]
+        spread = share_across(sums[0], at) / share_across(sums[1], at)
+        low, high = np.quantile(spread, [0.025, 0.975])
+        found[name] = {"ratio": float(ratio), "low": float(low), "high": float(high)}
+    return found
 
 
 def _extents(area: Area, level: int) -> Iterator[tuple[Tile, Extent]]:

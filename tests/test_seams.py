@@ -13,6 +13,7 @@ from mercantile import Tile
 from PIL import Image
 from typer.testing import CliRunner
 
+from c2gm.benchmarks.windows import paired
 from c2gm.model.evaluation.cli import app
 from c2gm.model.evaluation.consistency import agreement, shares
 from c2gm.model.evaluation.result_map import ResultMap
@@ -304,3 +305,14 @@ def test_unusable_input_is_told(result: Path, tmp_path: Path) -> None:
 def test_a_borders_excess_is_in_grey_levels() -> None:
     border = Border(Tile(0, 0, 1), True, False, np.array([10.0, 50.0, 20.0, 0, 0, 0, 0, 0, 0]))
     assert border.excess == 3.0
+
+
+def test_seams_on_the_same_lines_are_told_from_what_lies_there() -> None:
+    """Half of a map has seams; the other map, of the same ground, is made in larger windows."""
+    tiles = cut(continuous())
+    plain = lines_of(tiles, window=4)
+    assert paired(lines_of(tiles), plain)["gradient"]["ratio"] == 1
+    found = paired(lines_of(tone_drift(tiles)), plain)
+    inside = sum(border.inside_window for border in plain.borders)
+    assert found["borders"] == inside < len(plain.borders)
+    assert found["gradient"]["low"] > 1.5 and found["residual"]["low"] > 1.2

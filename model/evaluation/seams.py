@@ -190,7 +190,7 @@ def ratios(
     """
     if not borders or not controls:
         return dict.fromkeys(STATISTICS)
-    here, there = _by_line(borders), _by_line(controls)
+    here, there = by_line(borders), by_line(controls)
     rng = np.random.default_rng(0)
     found: dict[str, Ratio | None] = {}
     resampled = [
@@ -203,23 +203,23 @@ def ratios(
         if not whole[1][at + 1]:
             found[name] = None
             continue
-        border, control = (float(_share(sums, at)) for sums in whole)
-        spread = _share(resampled[0], at) / _share(resampled[1], at)
+        border, control = (float(share_across(sums, at)) for sums in whole)
+        spread = share_across(resampled[0], at) / share_across(resampled[1], at)
         low, high = np.quantile(spread, [0.025, 0.975])
         found[name] = Ratio(border, control, border / control, float(low), float(high))
     return found
 
 
-def _by_line(lines: Sequence[Border] | Sequence[Middle]) -> NDArray[np.float64]:
-    """Sums of all lines of one meridian or parallel together, (lines, 9)."""
+def by_line(lines: Sequence[Border] | Sequence[Middle]) -> NDArray[np.float64]:
+    """Sums of all lines of one meridian or parallel together, (lines, 9), in order of place."""
     together: dict[tuple[bool, float], Sums] = {}
     for line in lines:
         key = line.upright, line.place
         together[key] = together[key] + line.sums if key in together else line.sums
-    return np.stack(list(together.values()))
+    return np.stack([together[key] for key in sorted(together)])
 
 
-def _share(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
+def share_across(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
     """What happens on lines over what happens beside them, (..., 9) -> (...).
 
     With half a grey level, or half an edge pixel, added to both: where next to nothing happens, a
