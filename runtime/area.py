@@ -36,15 +36,25 @@ def area_of_bounds(box: Box) -> tuple[Footprint, ...]:
     Raises OptionError for a box that is none.
     """
     west, south, east, north = box
+    text = ",".join(f"{value:g}" for value in box)
     whole = all(math.isfinite(value) for value in box)
-    if not whole or not -90 <= south < north <= 90 or max(abs(west), abs(east)) > 180:
+    if not whole or max(abs(south), abs(north)) > 90 or max(abs(west), abs(east)) > 180:
         raise OptionError(
-            f"--bounds is {','.join(f'{value:g}' for value in box)}, expected "
-            "west,south,east,north in degrees, south below north"
+            f"--bounds is {text}, expected west,south,east,north in degrees: longitudes from -180 "
+            "to 180, latitudes from -90 to 90"
+        )
+    if not south < north:
+        raise OptionError(
+            f"--bounds is {text}, expected west,south,east,north in degrees, south below north"
         )
     if west == east:
         raise OptionError(
             f"--bounds has no width, west and east are both {west:g}; give west,south,east,north"
+        )
+    if (wide := 360 - (west - east)) > 180 and west > east:
+        raise OptionError(
+            f"--bounds is {text}, west east of east: across the antimeridian that is a box of "
+            f"{wide:.4g} degrees; give west,south,east,north"
         )
     if west > east:
         return (

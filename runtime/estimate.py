@@ -8,9 +8,10 @@ from time import perf_counter
 
 import numpy as np
 
-from c2gm.runtime.archive import check_output
+from c2gm.runtime.archive import check_output, partial_path
 from c2gm.runtime.grid import Window
 from c2gm.runtime.job import InferOptions, Job, check_options, prepare
+from c2gm.runtime.progress import spoken_size
 from c2gm.runtime.tile_codec import encode_tile
 from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
@@ -75,8 +76,24 @@ def estimate(options: InferOptions) -> Estimate:
             probe_seconds=elapsed,
             backend=job.backend_text,
             model=job.model_name,
-            warnings=job.warnings,
+            warnings=job.warnings + _warnings(options, size and made and size / made * total),
         )
+
+
+def _warnings(options: InferOptions, size: float | None) -> tuple[str, ...]:
+    """What a run would meet that an estimate does not."""
+    output, partial = options.output_path, partial_path(options.output_path)
+    found: list[str] = []
+    if output.exists() and not options.overwrite:
+        found.append(f"{output} exists; the run will be refused without --overwrite")
+    if partial.exists():
+        found.append(f"{partial} exists; the same run goes on from there, and takes less")
+    free = shutil.disk_usage(output.absolute().parent).free
+    if size and size > free:
+        found.append(
+            f"the map may need {spoken_size(round(size))}, and {spoken_size(free)} are free"
+        )
+    return tuple(found)
 
 
 def _probe(job: Job) -> tuple[int, int | None, float, float]:

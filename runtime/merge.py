@@ -18,7 +18,13 @@ from mercantile import Tile
 from c2gm.runtime.archive import Archive, check_output, partial_path
 from c2gm.runtime.errors import Interrupted, OptionError, OutputError
 from c2gm.runtime.grid import Plan, Window
-from c2gm.runtime.mbtiles import differences, has_ledger, tms_address, translated
+from c2gm.runtime.mbtiles import (
+    UnusablePartial,
+    differences,
+    has_ledger,
+    tms_address,
+    translated,
+)
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.shards import Shard, parse_shard
 from c2gm.runtime.verify import SEAL, read_only, verify_file
@@ -105,10 +111,15 @@ def read_shard(path: Path) -> ShardFile:
     """What a file says about itself. Raises OutputError for what is not a finished shard."""
     if not path.is_file():
         raise OutputError(f"{path} is not a file; give what c2gm-infer --shard wrote")
-    with translated(path), closing(read_only(path)) as connection:
-        if has_ledger(connection):
-            raise OutputError(f"{path} is not finished; run its command again, it goes on")
-        rows = dict(connection.execute("SELECT name, value FROM metadata"))
+    try:
+        with translated(path), closing(read_only(path)) as connection:
+            if has_ledger(connection):
+                raise OutputError(f"{path} is not finished; run its command again, it goes on")
+            rows = dict(connection.execute("SELECT name, value FROM metadata"))
+    except UnusablePartial:
+        raise OutputError(
+            f"{path} is no shard, or damaged; give what c2gm-infer --shard wrote, or make it again"
+        ) from None
     try:
         fingerprint = dict(json.loads(rows["c2gm_fingerprint"]))
         text = str(fingerprint["shard"])

@@ -4,14 +4,17 @@ The pass leaves a small copy of the raster (averages of square blocks of pixels)
 levels are read and the stretch is taken, and finds damage before any work is done.
 """
 
+import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioIOError
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
@@ -75,7 +78,38 @@ class Survey:
 
 
 def survey(raster: Raster) -> Survey:
-    """Read every block once. Raises what rasterio raises where the file is damaged."""
+    """Read every block once. Raises RasterioError where the file is damaged."""
+    with decoder_warnings() as told:
+        found = _survey(raster)
+    if told:
+        raise RasterioIOError(told[0])
+    return found
+
+
+@contextmanager
+def decoder_warnings() -> Iterator[list[str]]:
+    """Collects what a JPEG decoder only warns of: it fills in grey for what it cannot read.
+
+    GDAL_ERROR_ON_LIBJPEG_WARNING makes that an error for JPEG files, and for some of the blocks in
+    a GeoTIFF; of others rasterio only logs it.
+    """
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if "JPEGLib" in message:
+                told.append(message.removeprefix("CPLE_AppDefined:"))
+
+    logger, listener = logging.getLogger("rasterio._err"), Listener(logging.WARNING)
+    logger.addHandler(listener)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(listener)
+
+
+def _survey(raster: Raster) -> Survey:
     dataset = raster.dataset
     factor = math.ceil(max(dataset.width, dataset.height) / COPY_SIDE)
     shape = -(-dataset.height // factor), -(-dataset.width // factor)

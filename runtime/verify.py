@@ -86,8 +86,11 @@ def verify_file(path: Path, decode: bool = True) -> Verified:
         try:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise OutputError(f"a run is writing {path}; verify it when it ends") from None
             raise OutputError(
-                f"{path} is damaged, or no map at all ({error}); make it again"
+                f"{path} is no MBTiles file, or damaged ({error}); give a map that c2gm-infer or "
+                "c2gm-publish wrote as MBTiles, or make it again"
             ) from None
         if found != "ok":
             raise OutputError(f"{path} is damaged ({found}); make it again")

@@ -140,14 +140,14 @@ def flipped(name: str) -> Maker:
     return make
 
 
-def zeroed_jpeg(name: str) -> Maker:
+def zeroed_jpeg(name: str, size: int = 3000, byte: int = 0) -> Maker:
     """A raster of JPEG blocks with a hole in one: libjpeg would only warn."""
 
     def make(folder: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (3, 512, 512))
         raster(name, pixels, tiled=True, compress="jpeg", photometric="ycbcr")(folder)
         data = bytearray((folder / name).read_bytes())
-        data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
+        data[len(data) // 2 : len(data) // 2 + size] = bytes([byte]) * size
         (folder / name).write_bytes(data)
 
     return make

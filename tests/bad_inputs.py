@@ -63,6 +63,7 @@ NO_PLACE = "has no georeference (its geotransform is ...); add a world file, or 
 ANEW = "export the bundle again"
 LEVELS = "expected a range like 10-16 or a list like 10,12,14; give the coarser level first"
 BOUNDS = "expected west,south,east,north in degrees"
+DEGREES = "longitudes from -180 to 180, latitudes from -90 to 90"
 HELP = "see c2gm-infer --help"
 
 SCENE: dict[str, Row] = {
@@ -86,6 +87,7 @@ SCENE: dict[str, Row] = {
     "header cut": (cut("c.tif", 0.0001), "--imagery {f}/c.tif", 3, f"{{f}}/c.tif {NOT_A_RASTER}"),
     "truncated": (cut("c.tif", 0.7), "--imagery {f}/c.tif", 3, f"{{f}}/c.tif is damaged or truncated (...); {ENDS}"),
     "a damaged block": (flipped("d.tif"), "--imagery {f}/d.tif", 3, f"{{f}}/d.tif is damaged or truncated (...); {ENDS}"),
+    "forty damaged bytes in a JPEG block": (zeroed_jpeg("j.tif", 40, 255), "--imagery {f}/j.tif", 3, f"{{f}}/j.tif is damaged or truncated (...); {ENDS}"),
     "a damaged JPEG block": (zeroed_jpeg("j.tif"), "--imagery {f}/j.tif", 3, f"{{f}}/j.tif is damaged or truncated (...); {ENDS}"),
     "only ground control points": (
         control_points("g.tif"), "--imagery {f}/g.tif", 3,
@@ -229,11 +231,12 @@ AREA: dict[str, Row] = {
     "bounds of three": (nothing, "--bounds 8.5,47.3,8.6", 2, f"--bounds is '8.5,47.3,8.6', {BOUNDS}, as 8.5,47.3,8.6,47.4"),
     "bounds in words": (nothing, "--bounds here", 2, f"--bounds is 'here', {BOUNDS}, as 8.5,47.3,8.6,47.4"),
     "bounds upside down": (nothing, "--bounds 8,48,9,47", 2, f"--bounds is 8,48,9,47, {BOUNDS}, south below north"),
-    "bounds in metres": (nothing, "--bounds 465000,5246000,466000,5247000", 2, f"--bounds is 465000,5.246e+06,466000,5.247e+06, {BOUNDS}, south below north"),
-    "bounds of NaN": (nothing, "--bounds nan,47,9,48", 2, f"--bounds is nan,47,9,48, {BOUNDS}, south below north"),
+    "bounds in metres": (nothing, "--bounds 465000,5246000,466000,5247000", 2, f"--bounds is 465000,5.246e+06,466000,5.247e+06, {BOUNDS}: {DEGREES}"),
+    "bounds of NaN": (nothing, "--bounds nan,47,9,48", 2, f"--bounds is nan,47,9,48, {BOUNDS}: {DEGREES}"),
+    "bounds with west and east swapped": (nothing, "--bounds 9,47,8,48", 2, "--bounds is 9,47,8,48, west east of east: across the antimeridian that is a box of 359 degrees; give west,south,east,north"),
     "bounds without width": (nothing, "--bounds 8,47,8,48", 2, "--bounds has no width, west and east are both 8; give west,south,east,north"),
-    "bounds around the world": (
-        nothing, "--bounds 9,47,8,48", 4,
+    "bounds across the antimeridian": (
+        nothing, "--bounds 170,47,-170,48", 4,
         "the area -180.00000 .. 47.00000 .. 180.00000 .. 48.00000 misses the scene's data at ...; choose an area inside",
     ),
     "bounds elsewhere": (
@@ -422,7 +425,7 @@ OPTION: dict[str, Row] = {
     "guide-from negative": (nothing, "--guide-from -1", 2, "--guide-from is -1, expected a level from 10 to 18"),
     "backend": (nothing, "--backend tpu", 2, "there is no backend 'tpu'; choose one of auto, tensorrt-rtx, tensorrt, cuda, openvino, onnxruntime"),
     "verify a file that is none": (nothing, "--verify {f}/no.mbtiles", 8, "{f}/no.mbtiles is not a file; give a map made by c2gm-infer"),
-    "verify a scene": (nothing, "--verify {f}/scene.tif", 8, "{f}/scene.tif is damaged, or no map at all (file is not a database); make it again"),
+    "verify a scene": (nothing, "--verify {f}/scene.tif", 8, "{f}/scene.tif is no MBTiles file, or damaged (file is not a database); give a map that c2gm-infer or c2gm-publish wrote as MBTiles, or make it again"),
 }  # fmt: skip
 
 TABLE: dict[str, dict[str, Row]] = {

@@ -178,7 +178,7 @@ REFUSED: dict[str, Third] = {
     ),
     "is a whole map, not a shard": lambda options, whole, third, folder: whole,
     "is not a file": lambda options, whole, third, folder: folder / "nothing.mbtiles",
-    "is damaged": lambda options, whole, third, folder: text(folder),
+    "is no shard, or damaged": lambda options, whole, third, folder: text(folder),
 }
 
 

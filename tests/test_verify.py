@@ -107,7 +107,7 @@ def test_what_is_not_a_finished_map_is_refused(
         file.execute("CREATE TABLE metadata (name TEXT, value TEXT)")
     lines: dict[str, Callable[[], Path]] = {
         "not finished; run its command again": lambda: partial_path(output),
-        "is damaged": lambda: tmp_path / "text",
+        "is no MBTiles file": lambda: tmp_path / "text",
         "not a map of this version": lambda: tmp_path / "foreign.mbtiles",
         "is not a file": lambda: tmp_path / "nothing",
     }

@@ -170,6 +170,8 @@ def _describe(
         origin = None
     ours = origin if isinstance(origin, dict) else {}
     brief, more = _provenance(ours, tuple(keys))
+    if ours and rows.get("date"):
+        brief.append(("Date", _plain(rows["date"])))
     if has_ledger(connection):
         count = sum(map(len, keys.values()))
         brief.insert(0, ("State", f"unfinished, {count} tiles so far"))
