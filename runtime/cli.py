@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -14,7 +13,7 @@ import typer
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
 from c2gm.runtime.cluster import run_on_cluster
-from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.command import Version, leave, run_command
 from c2gm.runtime.config import use_config
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.estimate import Estimate, estimate
@@ -67,12 +66,6 @@ Exit codes:
 """
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        print(f"c2gm {version('c2gm')}")
-        raise typer.Exit
 
 
 def _verify(path: Path | None) -> None:
@@ -228,10 +221,7 @@ def infer(
             help="Check a finished map, every tile of it; needs no other option.",
         ),
     ] = None,
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
+    show_version: Version = False,
 ) -> None:
     """Turn remote-sensing imagery into a multi-level web map, offline."""
     options = InferOptions(

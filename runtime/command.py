@@ -3,7 +3,8 @@
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, cast
+from importlib.metadata import version
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -12,6 +13,18 @@ from c2gm.runtime.errors import BackendError, C2GMError, Interrupted, OptionErro
 # Typer has its own copy of click in some versions and none in others; this is the class of either.
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"c2gm {version('c2gm')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+]
+"""The option that every command of the runtime has."""
 
 _LONGEST_LINE = 1500
 

@@ -71,7 +71,8 @@ def draw_map(
     ]
     try:
         missing = [task for task in tasks if not _is_whole(task.target, progress)]
-        progress.note(f"{count} shards for {workers} workers: {outlook.told}")
+        few = "1 worker" if workers == 1 else f"{workers} workers"
+        progress.note(f"{count} shards for {few}: {outlook.told}")
         if len(missing) < count:
             progress.note(f"going on with {folder}, which holds {count - len(missing)} of them")
         _draw(executor, missing, count, progress)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import run_command
+from c2gm.runtime.command import Version, run_command
 from c2gm.runtime.merge import merge
 from c2gm.runtime.progress import report_on_stderr, spoken_duration
 
@@ -52,6 +52,7 @@ def merge_shards(
         bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    show_version: Version = False,
 ) -> None:
     """Merge the shards that c2gm-infer --shard wrote into one map."""
     merged = merge(shards, output, report_on_stderr(quiet), overwrite)

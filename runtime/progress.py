@@ -57,6 +57,10 @@ class Stopwatch:
             return dict(self._processor)
 
 
+FIRST_WINDOWS = 4
+"""Too few to tell a pace from."""
+
+
 class Pace:
     """Time left, from the pace of the last windows: start-up and coarse levels are not the rest."""
 
@@ -79,9 +83,14 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate for the rest; None before anything is finished."""
+        """Estimate for the rest; None before some windows are finished.
+
+        The first come late, when their neighbours are drawn, and would foretell hours.
+        """
         pace = self.tiles_per_second
-        return None if pace is None else (self.total - self.done) / pace
+        if pace is None or (len(self._marks) <= FIRST_WINDOWS and self.done < self.total):
+            return None
+        return (self.total - self.done) / pace
 
 
 class ProgressReport(Protocol):

@@ -5,13 +5,12 @@ import traceback
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.command import Version, leave, run_command
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.progress import report_on_stderr
 from c2gm.runtime.viewer.export import check_folder, export_folder
@@ -46,12 +45,6 @@ Exit codes:
 """
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        print(f"c2gm {version('c2gm')}")
-        raise typer.Exit
 
 
 @app.command(epilog=EPILOG)
@@ -99,10 +92,7 @@ def view(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an internal error.")
     ] = False,
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
+    show_version: Version = False,
 ) -> None:
     """Look at a map in a browser, beside its imagery, without a network."""
     if html is None and overwrite:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import leave, run_command
+from c2gm.runtime.command import Version, leave, run_command
 from c2gm.runtime.errors import C2GMError, OptionError
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.publish import flags
@@ -72,6 +72,7 @@ def publish(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an internal error.")
     ] = False,
+    show_version: Version = False,
 ) -> None:
     """Publish a finished map in other formats. It is verified first, and never changed."""
     if format_ is None:
