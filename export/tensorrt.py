@@ -220,6 +220,23 @@ def build_plan(
     trt: Any, bundle: Bundle, graph: GraphName, made: EngineBuild, progress: Progress
 ) -> BuiltEngine:
     """Build one graph. Raises EngineBuildError with TensorRT's own words."""
+    with interrupts_noted() as noted:
+        try:
+            return _build(trt, bundle, graph, made, progress, noted)
+        finally:
+            if noted:
+                raise KeyboardInterrupt
+
+
+def _build(
+    trt: Any,
+    bundle: Bundle,
+    graph: GraphName,
+    made: EngineBuild,
+    progress: Progress,
+    noted: list[int],
+) -> BuiltEngine:
+    """See `build_plan`; ends soon after a signal is `noted`, with whatever error that makes."""
     messages: list[str] = []
     logger = collecting_logger(
         trt, _listener(messages, lambda: progress(f"{graph}: still building"))
@@ -258,11 +275,8 @@ def build_plan(
                 f"{path.name}: {made.flavour} refuses the profile for {rows} windows of {side} px"
                 f"{_why(logger.errors)}"
             )
-    with interrupts_noted() as noted:
-        config.progress_monitor = _monitor(trt, noted)
-        serialized = builder.build_serialized_network(network, config)
-    if noted:
-        raise KeyboardInterrupt
+    config.progress_monitor = _monitor(trt, noted)
+    serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise EngineBuildError(
             f"{path.name}: {made.flavour} {made.version} could not build it{_why(logger.errors)}"

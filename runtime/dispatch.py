@@ -95,7 +95,7 @@ def draw_map(
 def _draw(executor: Executor, tasks: Sequence[Task], count: int, progress: ProgressReport) -> None:
     """Run tasks on the workers; the first that fails for good ends it, finished ones stay."""
     futures = {executor.submit(draw_shard, task): task for task in tasks}
-    pace = Pace(count, count - len(tasks))
+    pace = Pace(count, count - len(tasks), first=1)
     try:
         for future in as_completed(futures):
             host = future.result()

@@ -64,9 +64,15 @@ FIRST_WINDOWS = 4
 class Pace:
     """Time left, from the pace of the last windows: start-up and coarse levels are not the rest."""
 
-    def __init__(self, total: int, done: int = 0, history: int = 64) -> None:
-        """`total`, `done`: tiles; a resumed run starts with some done."""
+    def __init__(
+        self, total: int, done: int = 0, history: int = 64, first: int = FIRST_WINDOWS
+    ) -> None:
+        """`total`, `done`: tiles; a resumed run starts with some done.
+
+        `first`: how often `advance` must be called before a time is told.
+        """
         self.total = total
+        self._first = first
         self.done = done
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), done)], maxlen=history)
 
@@ -88,7 +94,7 @@ class Pace:
         The first come late, when their neighbours are drawn, and would foretell hours.
         """
         pace = self.tiles_per_second
-        if pace is None or (len(self._marks) <= FIRST_WINDOWS and self.done < self.total):
+        if pace is None or (len(self._marks) <= self._first and self.done < self.total):
             return None
         return (self.total - self.done) / pace
 

@@ -102,7 +102,7 @@ def test_any_executor_draws_shards_and_goes_on_with_what_it_finds(
     assert merged.shards == SHARDS
     assert contents(mine.output_path) == whole
     assert any("which holds 1 of them" in note for note in told.notes)
-    assert any("small.2-of-4.mbtiles is damaged" in note for note in told.notes)
+    assert any("small.2-of-4.mbtiles is no MBTiles file, or damaged" in note for note in told.notes)
     assert any(note.startswith("4 of 4 shards: ") for note in told.notes)
     assert [path.name for path in tmp_path.iterdir()] == ["small.mbtiles"]
 
