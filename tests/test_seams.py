@@ -233,11 +233,21 @@ def one_tile_shifted(tiles: dict[Tile, Picture]) -> dict[Tile, Picture]:
     return {**tiles, tile: np.roll(tiles[tile], (37, 21), axis=(0, 1))}
 
 
+def toned(tiles: dict[Tile, Picture], levels: int) -> dict[Tile, Picture]:
+    """A map without grain, and one tile of it a little darker than it should be."""
+    calm = {tile: picture // 8 * 8 for tile, picture in tiles.items()}
+    tile = Tile(19, 35, LEVEL)
+    darker = np.clip(calm[tile].astype(int) - levels, 0, 255).astype(np.uint8)
+    return {**calm, tile: darker}
+
+
 @pytest.mark.parametrize(
     ("disturb", "message"),
     [
         (independent, f"seams above 1.2: level {LEVEL} gradient"),
         (lambda tiles: feathered(tiles, 12), f"level {LEVEL} activity"),
+        (lambda tiles: feathered(tiles, 2), f"level {LEVEL} residual 0"),
+        (lambda tiles: toned(tiles, 5), f"level {LEVEL} around {LEVEL}/19/35 "),
         (one_line_shifted, f"level {LEVEL} along column 20 "),
         (one_tile_shifted, rf"(east|south) of {LEVEL}/(18|19)/(34|35) "),
         (lambda tiles: tiles, None),

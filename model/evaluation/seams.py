@@ -56,6 +56,11 @@ class Border:
     sums: Sums = field(repr=False)
 
     @property
+    def neighbour(self) -> Tile:
+        """The tile on the other side, to the east or south."""
+        return Tile(self.tile.x + self.upright, self.tile.y + (not self.upright), self.tile.z)
+
+    @property
     def place(self) -> int:
         """Where the line is, in tiles from the world's west or north edge."""
         return int(self.tile.x if self.upright else self.tile.y) + 1
@@ -149,9 +154,12 @@ class Ratio:
     high: float
 
 
-LINE_EXCESS, BORDER_EXCESS = 1.0, 8.0
-"""Grey levels by which a whole meridian or parallel (the median of its borders), or one border, may
-exceed what is beside it.
+LINE_EXCESS, BORDER_EXCESS, TILE_EXCESS = 1.0, 8.0, 2.0
+"""Grey levels by which a whole meridian or parallel (the median of its borders), one border, or two
+borders of one tile may exceed what is beside them."""
+
+TILE_RATIO = 1.8
+"""And by how many times, for a tile: a road along one border of it is no seam.
 
 Maps without a seam stay below both, wherever a road or a wood's edge happens to lie, and lines
 between windows that were not blended are above: docs/seams.md has the figures."""
@@ -167,13 +175,22 @@ def outstanding(lines: LevelLines) -> list[str]:
     for border in lines.borders:
         together.setdefault((border.upright, border.place), []).append(border)
     alone: list[Border] = []
+    around: dict[Tile, int] = {}
     for (upright, place), borders in sorted(together.items()):
         excess = float(np.median([border.excess for border in borders]))
         if len(borders) > 1 and excess >= LINE_EXCESS:
             what = "column" if upright else "row"
             found.append(f"along {what} {place} ({excess:.1f} grey levels)")
-        else:
-            alone += [border for border in borders if border.excess >= BORDER_EXCESS]
+            continue
+        alone += [border for border in borders if border.excess >= BORDER_EXCESS]
+        for border in borders:
+            far = border.sums[1] >= TILE_RATIO * (border.sums[2] + 0.5)
+            if far and border.excess >= TILE_EXCESS:
+                for tile in (border.tile, border.neighbour):
+                    around[tile] = around.get(tile, 0) + 1
+    for tile, count in around.items():
+        if count > 1:
+            found.append(f"around {tile.z}/{tile.x}/{tile.y} ({count} of its borders)")
     for border in sorted(alone, key=lambda border: -border.excess):
         side, tile = "east" if border.upright else "south", border.tile
         found.append(f"{side} of {tile.z}/{tile.x}/{tile.y} ({border.excess:.1f} grey levels)")

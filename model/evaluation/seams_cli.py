@@ -45,9 +45,9 @@ def seams(
         float | None,
         typer.Option(
             metavar="RATIO",
-            help="Leave with exit code 17 if gradient or residual of a level is above, or its "
-            "activity below one part of it, with all of the interval, or if one line or border "
-            "stands out by itself.",
+            help="Leave with exit code 17 if gradient or residual of a level is above it, or one "
+            "of them or activity below its reciprocal (smoothed), with all of the interval, or if "
+            "one line, border or tile stands out by itself.",
             show_default="never",
         ),
     ] = None,
@@ -122,9 +122,9 @@ def _check(
     found: list[str] = []
     for level, kinds in seams.items():
         for name, row in kinds.get("all", {}).items():
-            above = name in ("gradient", "residual") and row is not None and row["low"] > limit
-            below = name == "activity" and row is not None and row["high"] < 1 / limit
-            if above or below:
+            if name not in ("gradient", "residual", "activity") or row is None:
+                continue
+            if row["high"] < 1 / limit or (name != "activity" and row["low"] > limit):
                 found.append(f"level {level} {name} {_interval(row)}")
         if some := outstanding[level]:
             more = f" and {len(some) - 3} more" if len(some) > 3 else ""
