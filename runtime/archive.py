@@ -29,6 +29,7 @@ from c2gm.runtime.mbtiles import (
     connect,
     has_ledger,
     metadata_rows,
+    tile_keys,
     tms_address,
     transaction,
     translated,
@@ -214,11 +215,7 @@ class Archive:
 
     def _verify(self) -> None:
         for level in self._plan.levels:
-            found = self._connection.execute(
-                "SELECT tile_column, tile_row FROM c2gm_ledger WHERE zoom_level=?", (level,)
-            )
-            last = (1 << level) - 1
-            keys = np.array([(last - row) << 32 | column for column, row in found], dtype=np.int64)
+            keys = tile_keys(self._connection, level, "c2gm_ledger")
             missing = np.setdiff1d(self._plan.keys[level], keys).size
             if missing:
                 raise OutputError(

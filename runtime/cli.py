@@ -1,8 +1,6 @@
 """`c2gm-infer`: parses, calls, reports."""
 
 import json
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +11,9 @@ import typer
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.batching import BUCKETS, GPU_WINDOWS
 from c2gm.runtime.cluster import run_on_cluster
-from c2gm.runtime.command import Version, leave, run_command
+from c2gm.runtime.command import Debug, Version, run_program
 from c2gm.runtime.config import use_config
-from c2gm.runtime.errors import C2GMError, OptionError
+from c2gm.runtime.errors import OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import DEFAULT_HALO, Cascade
@@ -210,9 +208,7 @@ def infer(
             '"10-16"; flags given here win, paths in it start from its folder.',
         ),
     ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an internal error.")
-    ] = False,
+    debug: Debug = False,
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -291,18 +287,7 @@ def parse_bounds(text: str) -> Box:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        run_command(PROGRAM, lambda: app, argv, stopped=STOPPED)
-    except Exception as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        leave(
-            PROGRAM,
-            f"internal error ({type(error).__name__}: {error}); please report it with the output "
-            "of the same command and --debug",
-            C2GMError.exit_code,
-        )
+    run_program(PROGRAM, app, arguments, stopped=STOPPED)
 
 
 def _report(result: Summary | Estimate | Merged, shard: Shard | None) -> str:

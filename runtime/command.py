@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, NoReturn, cast
@@ -24,7 +25,8 @@ Version = Annotated[
     bool,
     typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
 ]
-"""The option that every command of the runtime has."""
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an internal error.")]
+"""Options that every command of the runtime has; `run_program` looks for the second itself."""
 
 _LONGEST_LINE = 1500
 
@@ -65,6 +67,24 @@ def run_command(
         )
         leave(program, install, BackendError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run_program(
+    program: str, app: typer.Typer, arguments: Sequence[str] | None, *, stopped: str
+) -> NoReturn:
+    """Run a command of the runtime; a fault of c2gm is a line, too, with --debug its traceback."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run_command(program, lambda: app, argv, stopped=stopped)
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        leave(
+            program,
+            f"internal error ({type(error).__name__}: {error}); please report it with the output "
+            "of the same command and --debug",
+            C2GMError.exit_code,
+        )
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:

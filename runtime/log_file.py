@@ -122,7 +122,7 @@ class LoggedReport:
 
     def __init__(self, shown: ProgressReport, log: LogFile, interval_s: float = INTERVAL_S) -> None:
         self._shown, self._log = shown, log
-        self._written = PlainReport(log, interval_s)  # type: ignore[arg-type]
+        self._written = PlainReport(log, interval_s)
 
     def start(self, total: int, done: int) -> None:
         """Begin to count."""

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from mercantile import Tile
+from numpy.typing import NDArray
 
 from c2gm.runtime.errors import DiskFullError, OutputError
 from c2gm.runtime.footprint import snapped
@@ -141,6 +143,17 @@ def metadata_rows(plan: Plan, metadata: Metadata, fingerprint: Mapping[str, str]
 def tms_address(tile: Tile) -> tuple[int, int, int]:
     """Zoom, column, row as MBTiles counts them: rows from the south (TMS)."""
     return tile.z, tile.x, (1 << tile.z) - 1 - tile.y
+
+
+def tile_keys(
+    connection: sqlite3.Connection, level: int, table: str = "tiles"
+) -> NDArray[np.int64]:
+    """Tiles of a level in a table of the file, as `Plan.keys` has them, ascending."""
+    rows = connection.execute(
+        f"SELECT tile_column, tile_row FROM {table} WHERE zoom_level=?", (level,)
+    )
+    last = (1 << level) - 1
+    return np.sort(np.fromiter(((last - row) << 32 | column for column, row in rows), np.int64))
 
 
 def has_ledger(connection: sqlite3.Connection) -> bool:

@@ -22,6 +22,7 @@ from c2gm.runtime.mbtiles import (
     UnusablePartial,
     differences,
     has_ledger,
+    tile_keys,
     tms_address,
     translated,
 )
@@ -197,16 +198,8 @@ def _plan_of(part: ShardFile) -> Plan:
     fingerprint = part.fingerprint
     levels = tuple(map(int, fingerprint["levels"].split(",")))
     west, south, east, north = map(float, part.rows["bounds"].split(","))
-    keys = {}
     with translated(part.path), closing(read_only(part.path)) as connection:
-        for level in levels:
-            found = connection.execute(
-                "SELECT tile_column, tile_row FROM tiles WHERE zoom_level=?", (level,)
-            )
-            last = (1 << level) - 1
-            keys[level] = np.sort(
-                np.fromiter(((last - row) << 32 | column for column, row in found), np.int64)
-            )
+        keys = {level: tile_keys(connection, level) for level in levels}
     side, halo = int(fingerprint["window"]), int(fingerprint["halo"])
     return Plan(levels, side, halo, (west, south, east, north), keys)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import Version, run_command
+from c2gm.runtime.command import Debug, Version, run_program
 from c2gm.runtime.merge import merge
 from c2gm.runtime.progress import report_on_stderr, spoken_duration
 
@@ -27,7 +27,7 @@ goes on with the same command. Shards are left as they are.
 \b
 Exit codes:
     0  every tile of every shard is in the output
-    1  a fault of c2gm itself; please report it
+    1  a fault of c2gm itself; please report it (--debug shows where)
     2  options that make no sense
     8  a shard is missing, unfinished, damaged or of another run, or the output cannot be written
     9  the disk is full
@@ -52,6 +52,7 @@ def merge_shards(
         bool, typer.Option("--json", help="Print the summary as JSON on stdout.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+    debug: Debug = False,
     show_version: Version = False,
 ) -> None:
     """Merge the shards that c2gm-infer --shard wrote into one map."""
@@ -67,4 +68,4 @@ def merge_shards(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
-    run_command(PROGRAM, lambda: app, arguments, stopped="stopped before anything was merged")
+    run_program(PROGRAM, app, arguments, stopped="stopped before anything was merged")

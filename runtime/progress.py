@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -135,10 +135,22 @@ class QuietReport:
         """Nothing."""
 
 
+class TextSink(Protocol):
+    """What lines are written to: a stream, a log."""
+
+    def write(self, text: str, /) -> object:
+        """Take text."""
+        ...
+
+    def flush(self) -> object:
+        """Hand it on."""
+        ...
+
+
 class PlainReport:
     """A line every few seconds, for log files and pipes."""
 
-    def __init__(self, stream: IO[str], interval_s: float = 5.0) -> None:
+    def __init__(self, stream: TextSink, interval_s: float = 5.0) -> None:
         self._stream = stream
         self._interval_s = interval_s
         self._pace = Pace(0)

@@ -1,7 +1,6 @@
 """`c2gm-view`: parses, calls, reports."""
 
 import sys
-import traceback
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -10,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import Version, leave, run_command
-from c2gm.runtime.errors import C2GMError, OptionError
+from c2gm.runtime.command import Debug, Version, run_program
+from c2gm.runtime.errors import OptionError
 from c2gm.runtime.progress import report_on_stderr
 from c2gm.runtime.viewer.export import check_folder, export_folder
 from c2gm.runtime.viewer.imagery import ImageryTiles
@@ -89,9 +88,7 @@ def view(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Say nothing but the address, warnings and errors.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an internal error.")
-    ] = False,
+    debug: Debug = False,
     show_version: Version = False,
 ) -> None:
     """Look at a map in a browser, beside its imagery, without a network."""
@@ -153,15 +150,4 @@ def _say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        run_command(PROGRAM, lambda: app, argv, stopped="stopped; nothing half-written is left")
-    except Exception as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        leave(
-            PROGRAM,
-            f"internal error ({type(error).__name__}: {error}); please report it with the output "
-            "of the same command and --debug",
-            C2GMError.exit_code,
-        )
+    run_program(PROGRAM, app, arguments, stopped="stopped; nothing half-written is left")

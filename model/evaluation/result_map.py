@@ -16,6 +16,7 @@ from c2gm.runtime.errors import OutputError
 from c2gm.runtime.grid import Cascade
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
+from c2gm.runtime.verify import read_only
 
 
 class ResultMap:
@@ -31,7 +32,7 @@ class ResultMap:
         if not path.is_file():
             raise OutputError(f"{path} is not a file; give a map made by c2gm-infer (.mbtiles)")
         self.path = path
-        self._file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        self._file = read_only(path)
         try:
             found = self._file.execute("SELECT DISTINCT zoom_level FROM tiles ORDER BY zoom_level")
             self.levels = tuple(level for (level,) in found)

@@ -2,15 +2,14 @@
 
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from c2gm.runtime.command import Version, leave, run_command
-from c2gm.runtime.errors import C2GMError, OptionError
+from c2gm.runtime.command import Debug, Version, run_program
+from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.publish import flags
 from c2gm.runtime.publish.options import PublishOptions
@@ -69,9 +68,7 @@ def publish(
         bool, typer.Option("--json", help="Print the outputs as JSON on stdout.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an internal error.")
-    ] = False,
+    debug: Debug = False,
     show_version: Version = False,
 ) -> None:
     """Publish a finished map in other formats. It is verified first, and never changed."""
@@ -111,23 +108,12 @@ def convert(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves with the documented exit code and one line for every error."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        run_command(
-            PROGRAM,
-            lambda: app,
-            argv,
-            stopped="stopped; no output was begun that is not complete, run it again",
-        )
-    except Exception as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        leave(
-            PROGRAM,
-            f"internal error ({type(error).__name__}: {error}); please report it with the output "
-            "of the same command and --debug",
-            C2GMError.exit_code,
-        )
+    run_program(
+        PROGRAM,
+        app,
+        arguments,
+        stopped="stopped; no output was begun that is not complete, run it again",
+    )
 
 
 def _base(path: Path) -> Path:
