@@ -116,7 +116,7 @@ class ModelledLoop:
     lag = LAG
 
     def __init__(self, times: GraphTimes, rows: int, still_after: int | None) -> None:
-        self._costs = {name: times.seconds(name, count) for name, count in loop_graphs(rows)}
+        self._costs = {name: times.seconds(name, n) for name, n, _ in loop_graphs(rows, times.side)}
         self.rows, self._still_after = rows, still_after
         self._done = np.zeros(rows, np.int64)
         self._changes: list[NDArray[np.float32]] = []

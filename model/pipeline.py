@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import LATENT_FACTOR
-from c2gm.runtime.grid import Cascade, reference_level
+from c2gm.runtime.grid import CANVAS_HALO, Cascade, reference_level
 from c2gm.runtime.levels import TILE_SIZE, scale_prompt
 from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import Picture, enlarge, to_network
@@ -119,8 +119,8 @@ def generate_cascade(
         canvas = np.zeros((height, width, 4), dtype=np.uint8)
         for (x, y), here in valid.items():
             picture = decode_latents(model, blend.window(x, y))
-            inside = canvas[y : y + step, x : x + step]
-            inside[..., :3] = picture[halo : halo + step, halo : halo + step]
+            inside, around = canvas[y : y + step, x : x + step], (len(picture) - step) // 2
+            inside[..., :3] = picture[around : around + step, around : around + step]
             inside[..., 3] = 255
             inside[~here] = 0
         maps[level] = canvas
@@ -128,11 +128,16 @@ def generate_cascade(
 
 
 class _Blend:
-    """A level's latents: the weighted mean of all windows' on one canvas."""
+    """A level's latents: the weighted mean of all windows' on one canvas.
+
+    Windows are decoded with `CANVAS_HALO` around them, or their own halo where that is wider.
+    """
 
     def __init__(self, channels: int, width: int, height: int, step: int, halo: int) -> None:
-        self._cells = (step + 2 * halo) // LATENT_FACTOR
-        shape = tuple((value + 2 * halo) // LATENT_FACTOR for value in (height, width))
+        around = max(halo, CANVAS_HALO) if halo else 0
+        self._cells, self._wide = ((step + 2 * h) // LATENT_FACTOR for h in (halo, around))
+        self._margin = (around - halo) // LATENT_FACTOR
+        shape = tuple((value + 2 * around) // LATENT_FACTOR for value in (height, width))
         self._sum = np.zeros((channels, *shape), np.float32)  # an area's may be large
         self._weight = np.zeros(shape, np.float32)
         place = np.arange(self._cells) + 0.5
@@ -144,19 +149,26 @@ class _Blend:
 
     def add(self, x: int, y: int, latents: Latents) -> None:
         """A window whose core begins at (x, y) of the level's box, in pixels."""
-        here = self._place(x, y)
+        here = self._place(x, y, self._margin, self._cells)
         weight = np.outer(self._line, self._line)
         self._sum[:, *here] += weight * latents
         self._weight[here] += weight
 
     def window(self, x: int, y: int) -> Latents:
-        """What a window is decoded from."""
-        here = self._place(x, y)
-        return self._sum[:, *here] / self._weight[here]
+        """What a window is decoded from; where no window reaches, the nearest cell is repeated."""
+        here = self._place(x, y, 0, self._wide)
+        latents, weight = self._sum[:, *here].copy(), self._weight[here]
+        rows = [row for row in range(self._wide) if weight[row].any()]
+        for row in rows:
+            seen = [place for place in range(self._wide) if weight[row, place]]
+            nearest = [min(seen, key=lambda s: abs(s - place)) for place in range(self._wide)]
+            latents[:, row] = (latents[:, row] / np.maximum(weight[row], 1e-9))[:, nearest]
+        nearest = [min(rows, key=lambda r: abs(r - row)) for row in range(self._wide)]
+        return latents[:, nearest]
 
-    def _place(self, x: int, y: int) -> tuple[slice, slice]:
-        x, y = x // LATENT_FACTOR, y // LATENT_FACTOR
-        return slice(y, y + self._cells), slice(x, x + self._cells)
+    def _place(self, x: int, y: int, margin: int, cells: int) -> tuple[slice, slice]:
+        x, y = x // LATENT_FACTOR + margin, y // LATENT_FACTOR + margin
+        return slice(y, y + cells), slice(x, x + cells)
 
 
 @torch.no_grad()

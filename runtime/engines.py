@@ -27,6 +27,7 @@ from c2gm.runtime.bundle import (
     plain,
 )
 from c2gm.runtime.errors import BackendError
+from c2gm.runtime.grid import decoder_sides
 from c2gm.runtime.strict_json import build
 
 FORMAT_VERSION = 1
@@ -34,7 +35,7 @@ FOLDER, RECORD_NAME, LAYERS_NAME = "engines", "engines.json", "layers.json"
 PLAN_SUFFIX = ".plan"
 RECORD_LIMIT_BYTES = 1 << 20
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the builder's own settings change, so that older engines do not pass for new ones."""
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -60,12 +61,14 @@ class EngineBuild:
     def profiles(self, name: GraphName, graph: GraphSpec) -> tuple[tuple[int, int], ...]:
         """(Rows, side) of every optimisation profile of a graph, in order; each is one shape.
 
-        Only the denoiser runs in batches (device_loop.py). A graph whose inputs do not depend on
-        the side has one for the first side alone.
+        Only the denoiser runs in batches (device_loop.py). The decoder also paints canvases. A
+        graph whose inputs do not depend on the side has one for the first side alone.
         """
         buckets = self.buckets if name == "denoise" else (1,)
         shaped = any(x.at(1, 256) != x.at(1, 512) for x in graph.inputs)
         sides = self.sides if shaped else self.sides[:1]
+        if name == "vae_decoder":
+            sides = tuple(sorted({wide for side in sides for wide in decoder_sides(side)}))
         return tuple((bucket, side) for bucket in buckets for side in sides)
 
 

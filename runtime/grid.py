@@ -6,7 +6,7 @@ and y south from the world's north-west corner. Imagery, references and noise sh
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,10 @@ DEFAULT_HALO = 32
 
 DEFAULT_WINDOW_PX = TILE_SIZE + 2 * DEFAULT_HALO
 """Side of a window of one tile with its halo: what c2gm-infer makes maps of."""
+
+CANVAS_HALO = 64
+"""Pixels around a window that its blended picture is decoded with, and that are cut off then: what
+the decoder makes of a border is then the same from both sides of it (docs/seams.md)."""
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
@@ -89,6 +93,13 @@ class Window:
         return self.side * TILE_SIZE + 2 * self.halo
 
     @property
+    def canvas(self) -> "Window":
+        """What is decoded to paint this window where it was blended: the same with a wider halo."""
+        if not self.halo:
+            return self
+        return replace(self, halo=max(self.halo, CANVAS_HALO))
+
+    @property
     def pixel_box(self) -> tuple[int, int, int, int]:
         """Left, top, width, height in level pixels, halo included (so that it may be negative)."""
         step = self.side * TILE_SIZE
@@ -134,6 +145,12 @@ class Window:
             for row in range(max(top // step, 0), min((top + height - 1) // step, last) + 1)
             for column in range(max(left // step, 0), min((left + width - 1) // step, last) + 1)
         ]
+
+
+def decoder_sides(side: int) -> tuple[int, ...]:
+    """Sides of what may be decoded where windows have `side` pixels: theirs, their canvas's."""
+    halo = side % TILE_SIZE // 2
+    return (side, side + 2 * (CANVAS_HALO - halo)) if 0 < halo < CANVAS_HALO else (side,)
 
 
 def window_of(tile: Tile, side: int = 1, halo: int = 0) -> Window:

@@ -122,12 +122,14 @@ class Job:
 
     def sampler(self) -> Sampler[Ground] | Lanes[Ground]:
         """The sampling loop for this run's windows."""
+        side, painted = _window_sides(self.options)
         with self.stopwatch.part("load"):
             return open_sampler(
                 self.bundle,
                 self.backend,
                 self.options.batch,
-                side=_window_pixels(self.options),
+                side=side,
+                painted=painted,
                 steps=self.steps,
                 early_stop=self.options.early_stop,
                 stopwatch=self.stopwatch,
@@ -239,7 +241,8 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 f"{options.reference} and {options.imagery} do not overlap; give a map of the same "
                 "ground, or leave --reference out"
             )
-        opened = open_backend(options.backend, bundle, options.batch, _window_pixels(options))
+        sides = _window_sides(options)
+        opened = open_backend(options.backend, bundle, options.batch, *sides)
         yield Job(
             options=options,
             scene=scene,
@@ -280,9 +283,10 @@ def _slow(bundle: Bundle, opened: Opened) -> str | None:
     return None
 
 
-def _window_pixels(options: InferOptions) -> int:
-    """Side of all windows of a run, halo included."""
-    return Window(0, 0, 0, options.window, options.halo).size
+def _window_sides(options: InferOptions) -> tuple[int, int]:
+    """Sides in pixels of all windows of a run, halo included, and of what is decoded of them."""
+    window = Window(0, 0, 0, options.window, options.halo)
+    return window.size, window.canvas.size if options.blend else window.size
 
 
 def check_options(options: InferOptions) -> None:

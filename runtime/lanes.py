@@ -101,16 +101,18 @@ def open_sampler(
     windows: int | None,
     *,
     side: int,
+    painted: int | None = None,
     steps: int,
     early_stop: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Sampler[Key] | Lanes[Key]:
     """The sampling loop that a backend wants: rows of one batch on a GPU, lanes on a CPU.
 
-    See `Backend.open_loops` for `windows` and what is raised, `Sampler` for the rest.
+    `side` in pixels; `painted`: of what is decoded, if another. See `Backend.open_loops` for
+    `windows` and what is raised, `Sampler` for the rest.
     """
     samplers: list[Sampler[Key]] = [
         Sampler(bundle, loop, side=side, steps=steps, early_stop=early_stop, stopwatch=stopwatch)
-        for loop in backend.open_loops(windows, side)
+        for loop in backend.open_loops(windows, side, painted)
     ]
     return samplers[0] if samplers[0].rows > 1 else Lanes(samplers)

@@ -2,8 +2,10 @@
 
 A window with a halo reaches into its neighbours. Each is drawn for itself, from its own imagery,
 reference and noise alone; where they overlap, their latents are mixed by weights that fall to 0 at
-each window's outer edge, and every window is painted from what all of them say, its halo included.
-So neighbours are painted from the same latents along their border. What is drawn of a window still
+each window's outer edge, and every window is painted from what all of them say: from its *canvas*,
+which reaches further into its neighbours than it does itself, for what a decoder makes of a place
+depends on some 60 px around it. So neighbours are painted from the same latents along their border,
+and alike. What is drawn of a window still
 is a function of scene, seed and place: a run that goes on, or one for a part of the scene, draws a
 neighbour's latents again. Neighbours beyond the data take no part.
 
@@ -62,14 +64,17 @@ class Quilt:
         return ready
 
     def take(self, window: Window) -> Latents | None:
-        """A window's latents, blended with its neighbours', to be painted; None: nothing in it.
+        """Latents of a window's canvas, blended with its neighbours'; None: nothing in it.
 
-        Forgets what nobody needs any more; to be called once a window.
+        Where no window with data reaches, what is nearest is repeated. Without blending they are
+        the window's own. Forgets what nobody needs any more; to be called once a window.
         """
         del self._missing[window]
         own = self._drawn[window]
         patches = self._patches(window)
-        blended = None if own is None else self._blend(window, own, patches)
+        blended = own
+        if own is not None and self._blends(window):
+            blended = self._blend(window, own.shape[0], patches)
         for patch in patches:
             self._readers[patch] -= 1
             if not self._readers[patch]:
@@ -78,41 +83,68 @@ class Quilt:
 
     def _patches(self, window: Window) -> list[Window]:
         """The windows with data that overlap a window, itself included, in a fixed order."""
-        if not self._blended or not window.halo:
+        if not self._blends(window):
             return [window]
         return [near for near in neighbours(window) if near in self._work.drawn]
 
-    def _blend(self, window: Window, own: Latents, patches: Collection[Window]) -> Latents:
-        drawn = [(p, latents) for p in patches if (latents := self._drawn[p]) is not None]
-        if len(drawn) == 1:
-            return own
-        cells, halo = own.shape[1], window.halo // LATENT_FACTOR
-        step, weights = cells - 2 * halo, _weights(cells, halo)
-        mixed, total = np.zeros(own.shape, np.float32), np.zeros((cells, cells), np.float32)
-        for patch, latents in drawn:
-            down = (patch.row - window.row) * step
-            across = (patch.column - window.column) * step
-            (here_y, there_y), (here_x, there_x) = _overlap(down, cells), _overlap(across, cells)
+    def _blends(self, window: Window) -> bool:
+        return self._blended and window.halo > 0
+
+    def _blend(self, window: Window, channels: int, patches: Collection[Window]) -> Latents:
+        left, top, size, _ = window.canvas.pixel_box
+        cells, weights = size // LATENT_FACTOR, _weights(window.size, window.halo)
+        mixed, total = np.zeros((channels, cells, cells), np.float32), np.zeros((cells, cells))
+        for patch in patches:
+            latents = self._drawn[patch]
+            if latents is None:
+                continue
+            x, y, size, _ = patch.pixel_box
+            here_x, there_x = _overlap((x - left) // LATENT_FACTOR, size // LATENT_FACTOR, cells)
+            here_y, there_y = _overlap((y - top) // LATENT_FACTOR, size // LATENT_FACTOR, cells)
             weight = weights[there_y, there_x]
             mixed[:, here_y, here_x] += latents[:, there_y, there_x] * weight
             total[here_y, here_x] += weight
-        return mixed / total
+        seen = total > 0
+        if seen.all():
+            return (mixed / total).astype(np.float32)
+        return spread((mixed / np.where(seen, total, 1.0)).astype(np.float32), seen)
 
 
-def _overlap(offset: int, cells: int) -> tuple[slice, slice]:
-    """Where a window and another, `offset` cells further on, overlap: in the one, in the other."""
-    if offset >= 0:
-        return slice(offset, cells), slice(0, cells - offset)
-    return slice(0, cells + offset), slice(-offset, cells)
+def spread(values: Latents, seen: NDArray[np.bool_]) -> Latents:
+    """(c, h, w) with what is unseen, of (h, w), taken from the nearest seen cell.
+
+    The nearest in its row, left of right; in the nearest row, upper before lower, where its own has
+    none.
+    """
+    y = _nearest(np.any(seen, axis=1, keepdims=True)[:, 0])
+    x = np.array([_nearest(line) for line in seen[y]])
+    return values[:, y[:, np.newaxis], x]
+
+
+def _nearest(seen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """For every place of a line the nearest that is seen, the first of two."""
+    known = np.flatnonzero(seen)
+    nearest: NDArray[np.intp] = known[
+        np.abs(np.arange(len(seen))[:, np.newaxis] - known).argmin(axis=1)
+    ]
+    return nearest
+
+
+def _overlap(offset: int, size: int, cells: int) -> tuple[slice, slice]:
+    """Where a canvas of `cells` and a window of `size` that begins at `offset` overlap, in each."""
+    first, last = max(offset, 0), min(offset + size, cells)
+    return slice(first, last), slice(first - offset, last - offset)
 
 
 @lru_cache(maxsize=8)
-def _weights(cells: int, halo: int) -> NDArray[np.float32]:
-    """Of a window's cells (cells, cells): 1 inside, falling to 0 over the overlap at each side.
+def _weights(size: int, halo: int) -> NDArray[np.float32]:
+    """Of a window's cells, for pixels: 1 inside, falling to 0 over the overlap at each side.
 
     Those of two neighbours add up to 1, so that a picture they agree on stays as it is.
     """
+    cells = size // LATENT_FACTOR
     place = np.arange(cells) + 0.5
-    depth = np.clip(np.minimum(place, cells - place) / (2 * halo), 0.0, 1.0)
+    depth = np.minimum(place, cells - place) * LATENT_FACTOR / (2 * halo)
+    depth = np.clip(depth, 0.0, 1.0)
     line = depth**2 * (3 - 2 * depth)
     return np.outer(line, line).astype(np.float32)

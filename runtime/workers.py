@@ -246,7 +246,8 @@ def cut_tiles(
 ) -> dict[Tile, Picture | None]:
     """Tiles of a window as RGBA (256, 256, 4), invalid pixels all 0; None without data.
 
-    `picture` (size, size, 3) is the generated one, None where the whole window has no data.
+    `picture` (size, size, 3) is the generated one, of the window or its canvas; None where the
+    whole window has no data.
     """
     found: dict[Tile, Picture | None] = {}
     for tile in tiles:
@@ -268,6 +269,8 @@ def with_alpha(picture: Picture) -> Picture:
 
 
 def _cut(window: Window, tile: Tile, values: NDArray[Any]) -> NDArray[Any]:
-    """A tile's part of an array over a window, (256, 256, ...)."""
+    """A tile's part of an array over a window, or over its canvas, (256, 256, ...)."""
     x, y, width, height = window.tile_box(tile)
+    margin = (len(values) - window.size) // 2
+    x, y = x + margin, y + margin
     return values[y : y + height, x : x + width]

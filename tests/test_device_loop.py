@@ -17,7 +17,7 @@ from tiles import pixels_of, tiles_of
 
 from c2gm.runtime.backends import BACKENDS
 from c2gm.runtime.backends.base import Loop, StepRows
-from c2gm.runtime.backends.device_loop import LAG, DeviceLoop
+from c2gm.runtime.backends.device_loop import DeviceLoop
 from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.batching import gpu_rows
@@ -60,7 +60,7 @@ class Machine(RuleBasedStateMachine):
 
         manifest = self.bundle.manifest
         self.driver = RecordingDriver(manifest, host.load, how_much)
-        self.device = DeviceLoop(manifest, self.driver, rows, SIDE, lag)
+        self.device = DeviceLoop(manifest, self.driver, rows, SIDE, lag=lag)
         self.host = HostLoop(manifest, host.load, rows, SIDE)
         self.done: list[int | None] = [None] * rows
         self.changes: list[NDArray[np.float32]] = []
@@ -136,13 +136,15 @@ class Dawdling:
     def identity(self, windows: int | None) -> str:
         return self.name
 
-    def check(self, windows: int | None, side: int) -> None:
+    def check(self, windows: int | None, side: int, painted: int | None = None) -> None:
         pass
 
-    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+    def open_loops(
+        self, windows: int | None, side: int, painted: int | None = None
+    ) -> tuple[Loop, ...]:
         manifest = self._bundle.manifest
         driver = RecordingDriver(manifest, self._host.load)
-        return (DeviceLoop(manifest, driver, gpu_rows(windows), side),)
+        return (DeviceLoop(manifest, driver, gpu_rows(windows), side, painted),)
 
     def describe(self) -> str:
         return "a device that dawdles"
@@ -175,4 +177,4 @@ def test_graphs_that_compute_something_else_are_refused(tiny_bundle: Path) -> No
 
     driver = Forgetful(bundle.manifest, OnnxRuntimeBackend.cpu(bundle).load)
     with pytest.raises(BackendError, match="captured graphs compute something else"):
-        DeviceLoop(bundle.manifest, driver, 2, SIDE, LAG)
+        DeviceLoop(bundle.manifest, driver, 2, SIDE)

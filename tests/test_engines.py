@@ -25,6 +25,7 @@ from c2gm.export.tensorrt import build_engines
 from c2gm.model.checkpoint import load_model
 from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.runtime.backends.cuda_device import CudaDevice
+from c2gm.runtime.backends.device_loop import loop_graphs
 from c2gm.runtime.backends.tensorrt import check_memory, needed_bytes
 from c2gm.runtime.bundle import GRAPHS, Bundle
 from c2gm.runtime.engines import (
@@ -192,12 +193,13 @@ def test_engines_of_another_model_are_stale(
 
 def test_too_little_memory_is_known_before_loading(half: Path, built: EngineSet) -> None:
     bundle = Bundle.read(half)
-    needed = needed_bytes(bundle, built, 2, SIDE)
+    shapes = loop_graphs(2, SIDE)
+    needed = needed_bytes(bundle, built, shapes)
     weights = sum(m.weight_bytes for n, m in built.memory.items() if "encoder" not in n)
     assert needed > weights + built.memory["denoise"].activation_bytes[1]
-    check_memory(bundle, built, CudaDevice("big", "8.6", 2**34, 2**34), 2, SIDE)
+    check_memory(bundle, built, CudaDevice("big", "8.6", 2**34, 2**34), shapes)
     with pytest.raises(BackendError, match="small has 0.01 of 0.02 GB free, 2 windows of 320 px"):
-        check_memory(bundle, built, CudaDevice("small", "8.6", 20_000_000, 10_000_000), 2, SIDE)
+        check_memory(bundle, built, CudaDevice("small", "8.6", 20_000_000, 10_000_000), shapes)
 
 
 @pytest.mark.parametrize(

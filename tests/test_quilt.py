@@ -4,13 +4,14 @@ import random
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from c2gm.runtime.footprint import Footprint
-from c2gm.runtime.grid import Plan, Window, plan
-from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.grid import CANVAS_HALO, Plan, Window, decoder_sides, plan
+from c2gm.runtime.quilt import Latents, Quilt, spread
 from c2gm.runtime.work import work_of
 
 LEVEL, CELLS = 12, 8
@@ -26,15 +27,25 @@ def planned(valid: NDArray[np.bool_], side: int = 1, halo: int = 32) -> Plan:
 
 
 def field(seed: int, windows: list[Window]) -> Mapping[Window, Latents]:
-    """One picture of the ground in latents, as each window sees it."""
+    """One picture of the ground in latents, as each window and each canvas sees it."""
     whole = np.random.default_rng(seed).standard_normal((2, 400, 400), np.float32)
-    left = min(w.pixel_box[0] for w in windows) // CELLS
-    top = min(w.pixel_box[1] for w in windows) // CELLS
+    left = min(w.canvas.pixel_box[0] for w in windows) // CELLS
+    top = min(w.canvas.pixel_box[1] for w in windows) // CELLS
     seen = {}
-    for window in windows:
+    for window in {shape for w in windows for shape in (w, w.canvas)}:
         x, y, size, _ = (value // CELLS for value in window.pixel_box)
         seen[window] = whole[:, y - top : y - top + size, x - left : x - left + size]
     return seen
+
+
+def reach(window: Window, drawn: set[Window]) -> NDArray[np.bool_]:
+    """Of a window's canvas the cells that some drawn window covers."""
+    left, top, size, _ = window.canvas.pixel_box
+    covered = np.zeros((size, size), bool)
+    for x, y, width, height in (other.pixel_box for other in drawn):
+        across, down = slice(max(x - left, 0), x - left + width), slice(max(y - top, 0), None)
+        covered[down, across][: min(y - top, 0) + height] = True
+    return covered[::CELLS, ::CELLS]
 
 
 masks = st.integers(2, 6).flatmap(
@@ -76,7 +87,12 @@ def test_every_window_is_painted_once_from_what_all_say(
             blended = quilt.take(ready)
             assert (blended is None) == (ready in blank)
             if blended is not None:
-                np.testing.assert_allclose(blended, seen[ready], atol=1e-5)
+                reached = reach(ready, around - blank)
+                whole_canvas = spread(seen[ready.canvas], reached)
+                np.testing.assert_allclose(blended, whole_canvas, atol=1e-5)
+                halo_cells = (ready.canvas.halo - ready.halo) // CELLS
+                own = slice(halo_cells, blended.shape[1] - halo_cells)
+                np.testing.assert_allclose(blended[:, own, own], seen[ready], atol=1e-5)
     assert painted == set(windows) - done
     assert not len(quilt), "latents that nobody needs"
 
@@ -102,3 +118,19 @@ def test_without_blending_windows_are_left_alone() -> None:
         latents = np.random.default_rng(window.column).standard_normal((1, 40, 40), np.float32)
         assert quilt.put(window, latents) == [window]
         assert quilt.take(window) is latents
+
+
+def test_what_no_window_reaches_is_taken_from_the_nearest_that_one_reaches() -> None:
+    seen = np.zeros((4, 5), bool)
+    seen[1, 1] = seen[1, 4] = seen[3, 2] = True
+    values = np.where(seen, np.arange(20).reshape(4, 5), np.nan).astype(np.float32)[np.newaxis]
+    one, four, two = values[0, 1, 1], values[0, 1, 4], values[0, 3, 2]
+    upper = [one, one, one, four, four]
+    np.testing.assert_array_equal(spread(values, seen)[0], [upper, upper, upper, [two] * 5])
+
+
+@pytest.mark.parametrize(("side", "halo"), [(1, 0), (1, 32), (1, 96), (2, 32), (2, 64), (4, 32)])
+def test_engines_for_windows_can_decode_their_canvases(side: int, halo: int) -> None:
+    window = Window(12, 3, 5, side, halo)
+    assert {window.size, window.canvas.size} <= set(decoder_sides(window.size))
+    assert window.canvas.halo >= (CANVAS_HALO if halo else 0)

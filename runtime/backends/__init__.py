@@ -39,8 +39,12 @@ class Opened:
     passed_over: tuple[str, ...] = ()
 
 
-def open_backend(name: str, bundle: Bundle, windows: int | None, side: int) -> Opened:
+def open_backend(
+    name: str, bundle: Bundle, windows: int | None, side: int, painted: int | None = None
+) -> Opened:
     """Open a backend by name, for windows of `side` px, `windows` at a time (None: as suits it).
+
+    `painted`: side of what is decoded, None for `side`.
 
     `auto`: the fastest that can run.
 
@@ -53,7 +57,7 @@ def open_backend(name: str, bundle: Bundle, windows: int | None, side: int) -> O
                 f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}"
             )
         backend = BACKENDS[name](bundle)
-        backend.check(windows, side)
+        backend.check(windows, side, painted)
         return Opened(backend)
     *faster, last = BACKENDS
     passed_over = list[str]()
@@ -65,7 +69,7 @@ def open_backend(name: str, bundle: Bundle, windows: int | None, side: int) -> O
     for candidate in faster:
         try:
             backend = BACKENDS[candidate](bundle)
-            backend.check(windows, side)
+            backend.check(windows, side, painted)
         except BackendError as error:
             found, _, _ = str(error).partition(";")
             passed_over.append(f"not {candidate}: {found}")

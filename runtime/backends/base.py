@@ -43,6 +43,8 @@ WINDOW_INPUTS = ("latents", "states", "pooled")
 class Loop(Protocol):
     """The rows of one batch on a device: windows of one side, stepped together.
 
+    What is decoded may have another side (`grid.Window.canvas`); then `paint` cannot be called.
+
     What one row computes does not depend on the others.
     """
 
@@ -99,12 +101,16 @@ class Backend(Protocol):
         """What decides, besides the model, which bits come out: runs go on only with the same."""
         ...
 
-    def check(self, windows: int | None, side: int) -> None:
+    def check(self, windows: int | None, side: int, painted: int | None = None) -> None:
         """Raise BackendError where `open_loops` would, as far as can be known without loading."""
         ...
 
-    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
-        """Load the graphs and make room for windows of `side` pixels.
+    def open_loops(
+        self, windows: int | None, side: int, painted: int | None = None
+    ) -> tuple[Loop, ...]:
+        """Load the graphs and make room for windows of `side` pixels, decoded at `painted`.
+
+        None: as they are drawn.
 
         A GPU has one loop of many rows; a CPU a loop of one row for every core, and they may run at
         the same time. Raises BundleError for a broken graph, BackendError for the device.

@@ -30,9 +30,13 @@ ADMISSIONS = 2
 """Windows whose pictures may be on their way to the device at once."""
 
 
-def loop_graphs(rows: int) -> tuple[tuple[GraphName, int], ...]:
-    """Graphs that a loop of so many rows runs, each with its batch size, the largest first."""
-    return ("denoise", rows), ("condition", 1), ("vae_decoder", 1)
+Shapes = tuple[tuple[GraphName, int, int], ...]
+"""Graphs, each with its batch size and the side of its windows in pixels."""
+
+
+def loop_graphs(rows: int, side: int, painted: int | None = None) -> Shapes:
+    """What a loop of so many rows runs, the largest first; `painted`: side of what is decoded."""
+    return ("denoise", rows, side), ("condition", 1, side), ("vae_decoder", 1, painted or side)
 
 
 class Driver(Protocol):
@@ -118,7 +122,13 @@ class DeviceLoop:
     """See `Loop`; three captured graphs: a step of all rows, one condition, one decoding."""
 
     def __init__(
-        self, manifest: Manifest, driver: Driver, rows: int, side: int, lag: int = LAG
+        self,
+        manifest: Manifest,
+        driver: Driver,
+        rows: int,
+        side: int,
+        painted: int | None = None,
+        lag: int = LAG,
     ) -> None:
         """Allocate, bind, warm up, capture, and compare the captured path with the plain one.
 
@@ -127,12 +137,13 @@ class DeviceLoop:
         """
         self.rows, self.lag = rows, lag
         self._driver, self._count, self._side = driver, 0, side
+        shapes = loop_graphs(rows, side, painted)
         graphs = manifest.graphs
         self._rows = rows
         # The batch first: what takes most memory fails first.
         self._blocks = {
-            name: {spec.name: _Block(driver, spec, n, side) for spec in graphs[name].tensors}
-            for name, n in loop_graphs(rows)
+            name: {spec.name: _Block(driver, spec, n, wide) for spec in graphs[name].tensors}
+            for name, n, wide in shapes
         }
         self._batch, self._window = self._blocks["denoise"], self._blocks["condition"]
         self._picture = self._blocks["vae_decoder"]
@@ -141,15 +152,16 @@ class DeviceLoop:
         self._steps = [self._step_stage(manifest) for _ in range(lag + 1)]
         self._admissions = [self._admission_stage(manifest) for _ in range(ADMISSIONS)]
         self._admitted = 0
-        image = graphs["vae_decoder"].outputs[0]
-        self._images = driver.pinned(image.at(rows, side), image.dtype)
-        latents = graphs["vae_decoder"].inputs[0]
-        self._latents = driver.pinned(latents.at(1, side), latents.dtype)
+        (image,), (latents,) = graphs["vae_decoder"].outputs, graphs["vae_decoder"].inputs
+        wide = painted or side
+        self._images = driver.pinned(image.at(rows if wide == side else 1, wide), image.dtype)
+        self._latents = driver.pinned(latents.at(1, wide), latents.dtype)
+        self._x0 = driver.pinned(latents.at(1, side), latents.dtype)
         self._prepared = {
             name: driver.prepare(
-                name, n, side, {tensor: b.address for tensor, b in self._blocks[name].items()}
+                name, n, wide, {tensor: b.address for tensor, b in self._blocks[name].items()}
             )
-            for name, n in loop_graphs(rows)
+            for name, n, wide in shapes
         }
         self._captured: dict[GraphName, Any] = {}
         self._start(manifest)
@@ -196,7 +208,7 @@ class DeviceLoop:
         self._count = 0
 
     def _trial(self, manifest: Manifest) -> NDArray[np.uint8]:
-        """Admit noise as a window, step once, paint: the picture and the change's bytes."""
+        """Admit noise as a window, step once, decode noise: the bytes of all that comes out."""
         for blocks in self._blocks.values():
             for block in blocks.values():
                 # What an earlier trial has left must not pass for this one's.
@@ -219,8 +231,10 @@ class DeviceLoop:
                 active=np.ones(self._rows, np.float32),
             )
         )
-        pictures, changes = self.paint([self._rows - 1])
-        return np.concatenate([pictures[0].ravel(), changes.view(np.uint8)])
+        x0, change = self.take(self._rows - 1)
+        noise = generator.standard_normal(self._latents.shape[1:], np.float32)
+        found = (self.decode(noise), x0, np.atleast_1d(change))
+        return np.concatenate([np.ascontiguousarray(part).view(np.uint8).ravel() for part in found])
 
     def admit(self, row: int, window: Tensors) -> None:
         """See `Loop.admit`."""
@@ -274,9 +288,9 @@ class DeviceLoop:
 
     def take(self, row: int) -> tuple[NDArray[np.float32], np.float32]:
         """See `Loop.take`."""
-        self._driver.download(self._latents, self._batch["previous_x0"].row(row))
+        self._driver.download(self._x0, self._batch["previous_x0"].row(row))
         self._driver.wait(self._driver.mark())
-        return self._latents[0].copy(), self._latest_change()[row]
+        return self._x0[0].copy(), self._latest_change()[row]
 
     def decode(self, latents: NDArray[np.float32]) -> Picture:
         """See `Loop.decode`."""

@@ -84,7 +84,7 @@ class OnnxRuntimeBackend:
         """See `Backend.identity`: on a CPU a window's bits do not depend on those beside it."""
         return self.name if self._provider == _CPU else f"{self.name}, {gpu_rows(windows)} rows"
 
-    def check(self, windows: int | None, side: int) -> None:
+    def check(self, windows: int | None, side: int, painted: int | None = None) -> None:
         """See `Backend.check`: graphs take any batch and window, but is there really a device?
 
         That the provider is compiled in says nothing; it shows when a session opens.
@@ -93,7 +93,9 @@ class OnnxRuntimeBackend:
             graphs = self._bundle.manifest.graphs
             self.load(min(GRAPHS, key=lambda name: sum(f.bytes for f in graphs[name].files)))
 
-    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+    def open_loops(
+        self, windows: int | None, side: int, painted: int | None = None
+    ) -> tuple[Loop, ...]:
         """See `Backend.open_loops`."""
         load, manifest = cache(self.load), self._bundle.manifest
         if self._provider == _CUDA:

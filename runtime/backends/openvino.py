@@ -1,7 +1,7 @@
 """OpenVINO on a CPU: a stream of one core for every window that runs at a time."""
 
 import threading
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,13 +72,20 @@ class OpenVinoBackend:
         """See `Backend.identity`."""
         return f"{self.name} {self._openvino.__version__} in {self._precision}"
 
-    def check(self, windows: int | None, side: int) -> None:
+    def check(self, windows: int | None, side: int, painted: int | None = None) -> None:
         """See `Backend.check`: graphs take any window."""
 
-    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+    def open_loops(
+        self, windows: int | None, side: int, painted: int | None = None
+    ) -> tuple[Loop, ...]:
         """See `Backend.open_loops`."""
         count = min(windows or available_cores(), available_cores())
-        load = cache(partial(self.load, side=side, streams=count))
+
+        @cache
+        def load(graph: GraphName) -> OpenVinoGraph:
+            decoder = graph == "vae_decoder"
+            return self.load(graph, side=painted or side if decoder else side, streams=count)
+
         return tuple(HostLoop(self._bundle.manifest, load, 1, side) for _ in range(count))
 
     def load(

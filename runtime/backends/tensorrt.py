@@ -3,7 +3,7 @@
 from c2gm.runtime.backends.base import Loop
 from c2gm.runtime.backends.cuda_device import CudaDevice, first_device
 from c2gm.runtime.backends.cuda_driver import CudaDriver
-from c2gm.runtime.backends.device_loop import DeviceLoop, loop_graphs
+from c2gm.runtime.backends.device_loop import DeviceLoop, Shapes, loop_graphs
 from c2gm.runtime.backends.tensorrt_library import load_library
 from c2gm.runtime.batching import gpu_rows
 from c2gm.runtime.bundle import Bundle
@@ -37,19 +37,21 @@ class TensorRTBackend:
         rows = gpu_rows(windows)
         return f"{self.name} {self.machine.version} for {self.machine.capability}, {rows} rows"
 
-    def check(self, windows: int | None, side: int) -> None:
+    def check(self, windows: int | None, side: int, painted: int | None = None) -> None:
         """See `Backend.check`: there are engines that fit, and memory for them."""
         rows = gpu_rows(windows)
         engines = find_engines(self._bundle, self.machine, rows, side)
-        check_memory(self._bundle, engines, self._device, rows, side)
+        check_memory(self._bundle, engines, self._device, loop_graphs(rows, side, painted))
 
-    def open_loops(self, windows: int | None, side: int) -> tuple[Loop, ...]:
+    def open_loops(
+        self, windows: int | None, side: int, painted: int | None = None
+    ) -> tuple[Loop, ...]:
         """See `Backend.open_loops`."""
         rows = gpu_rows(windows)
         engines = find_engines(self._bundle, self.machine, rows, side)
         driver = CudaDriver(self._library, self._bundle, engines)
         try:
-            return (DeviceLoop(self._bundle.manifest, driver, rows, side),)
+            return (DeviceLoop(self._bundle.manifest, driver, rows, side, painted),)
         except BaseException:
             driver.close()
             raise
@@ -62,10 +64,10 @@ class TensorRTBackend:
         )
 
 
-def needed_bytes(bundle: Bundle, engines: EngineSet, rows: int, side: int) -> int:
+def needed_bytes(bundle: Bundle, engines: EngineSet, shapes: Shapes) -> int:
     """Device memory of a loop: weights, the largest activations, inputs and outputs."""
     graphs, total, activations = bundle.manifest.graphs, 0, 0
-    for name, count in loop_graphs(rows):
+    for name, count, side in shapes:
         spec, memory = graphs[name], engines.memory[name]
         profile = engines.build.profiles(name, spec).index((count, side))
         total += memory.weight_bytes
@@ -74,11 +76,10 @@ def needed_bytes(bundle: Bundle, engines: EngineSet, rows: int, side: int) -> in
     return total + activations
 
 
-def check_memory(
-    bundle: Bundle, engines: EngineSet, device: CudaDevice, rows: int, side: int
-) -> None:
+def check_memory(bundle: Bundle, engines: EngineSet, device: CudaDevice, shapes: Shapes) -> None:
     """Raise BackendError where the GPU's free memory is less than a loop takes."""
-    needed = needed_bytes(bundle, engines, rows, side) + HEADROOM_BYTES
+    needed = needed_bytes(bundle, engines, shapes) + HEADROOM_BYTES
+    _, rows, side = shapes[0]
     if needed > device.free_bytes:
         raise BackendError(
             f"{device.name} has {device.free_bytes / 1e9:.2f} of {device.total_bytes / 1e9:.2f} GB "
