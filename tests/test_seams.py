@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ SIDE, LEVEL = 8, 14
 TOWN = Path(__file__).parent / "data" / "town.tif"
 
 
+@cache
 def continuous(seed: int = 0) -> Picture:
     """A map of 8 x 8 tiles: areas with crisp edges in the palette's colours, lines across."""
     rng = np.random.default_rng(seed)
@@ -228,6 +230,18 @@ def one_line_shifted(tiles: dict[Tile, Picture]) -> dict[Tile, Picture]:
     return cut(whole)
 
 
+def one_line_feathered(tiles: dict[Tile, Picture], reach: int) -> dict[Tile, Picture]:
+    """Smoothed across the line west of column 20, and nowhere else."""
+    soft = feathered(tiles, reach)
+    found = dict(tiles)
+    for y in range(32, 32 + SIDE):
+        west, east = Tile(19, y, LEVEL), Tile(20, y, LEVEL)
+        found[west], found[east] = tiles[west].copy(), tiles[east].copy()
+        found[west][24:-24, -24:] = soft[west][24:-24, -24:]
+        found[east][24:-24, :24] = soft[east][24:-24, :24]
+    return found
+
+
 def one_tile_shifted(tiles: dict[Tile, Picture]) -> dict[Tile, Picture]:
     tile = Tile(19, 35, LEVEL)
     return {**tiles, tile: np.roll(tiles[tile], (37, 21), axis=(0, 1))}
@@ -249,6 +263,8 @@ def toned(tiles: dict[Tile, Picture], levels: int) -> dict[Tile, Picture]:
         (lambda tiles: feathered(tiles, 2), f"level {LEVEL} residual 0"),
         (lambda tiles: toned(tiles, 5), f"level {LEVEL} around {LEVEL}/19/35 "),
         (one_line_shifted, f"level {LEVEL} along column 20 "),
+        (lambda tiles: one_line_feathered(tiles, 2), f"level {LEVEL} smoothed along column 20"),
+        (lambda tiles: one_line_feathered(tiles, 12), f"level {LEVEL} smoothed along column 20"),
         (one_tile_shifted, rf"(east|south) of {LEVEL}/(18|19)/(34|35) "),
         (lambda tiles: tiles, None),
     ],

@@ -30,6 +30,7 @@ counted."""
 
 BESIDE = 3
 EDGE_STEP = 16.0
+GRAIN, NEAR, FAR = 2.0, 2, 10
 """Grey levels, mean over R, G and B: neighbouring classes of the map's palette differ by more."""
 
 STATISTICS = ("gradient", "edges", "residual", "activity")
@@ -42,8 +43,10 @@ are no families."""
 Strip = NDArray[np.float32]
 
 Sums = NDArray[np.float64]
-"""(9,): pixels; of step, edge and residual the sum on the line and the mean of both beside it; the
-sum of steps around the line, by their number, and the pixels again."""
+"""(13,): pixels; of step, edge and residual the sum on the line and the mean of both beside it; the
+sum of steps around the line, by their number, and the pixels again; of residuals up to `GRAIN` the
+sum on the line, the mean of both beside it, and by their number those within `NEAR` px of the line
+and from `FAR` px on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,10 @@ def line_sums(strip: Strip) -> Sums:
         beside = (values[:, at - BESIDE].sum() + values[:, at + BESIDE].sum()) / 2
         out += [float(values[:, at].sum()), float(beside)]
     around = np.delete(size, line, axis=1).mean(axis=1).sum() if len(size) else 0.0
-    return np.array([*out, float(around), float(len(colours))])
+    grain, distance = np.minimum(residual, GRAIN), np.abs(np.arange(residual.shape[1]) - line + 1)
+    places = (distance == 0, distance == BESIDE, distance <= NEAR, distance >= FAR)
+    grains = [grain[:, at].sum() / np.count_nonzero(at) for at in places]
+    return np.array([*out, float(around), float(len(colours)), *grains])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +171,27 @@ Maps without a seam stay below both, wherever a road or a wood's edge happens to
 between windows that were not blended are above: docs/seams.md has the figures."""
 
 
+SMOOTHED, SMOOTHED_BORDERS = 0.75, 5
+"""A line of so many borders was smoothed where its grain is this share, or less, of that beside it,
+or that near it of that far from it. Maps that are not stay above both (docs/seams.md); along fewer
+borders what lies there decides, and so would single edges if they counted as what they are."""
+
+_CALM = 0.1
+"""Grey levels added to what is compared: a ratio of next to nothings means nothing."""
+
+
+def _is_smoothed(borders: Sequence[Border]) -> bool:
+    if len(borders) < SMOOTHED_BORDERS:
+        return False
+    sums = np.sum([border.sums for border in borders], axis=0)
+    on, beside, near, far = sums[9:] / sums[0] + _CALM
+    return bool(on <= SMOOTHED * beside or near <= SMOOTHED * far)
+
+
 def outstanding(lines: LevelLines) -> list[str]:
     """Single lines and borders with a seam, for users: averages over a level would hide them.
+
+    So are lines that were smoothed, which a seam may be hidden by.
 
     A line is named by the tile column or row that begins there.
     """
@@ -182,6 +207,8 @@ def outstanding(lines: LevelLines) -> list[str]:
             what = "column" if upright else "row"
             found.append(f"along {what} {place} ({excess:.1f} grey levels)")
             continue
+        if _is_smoothed(borders):
+            found.append(f"smoothed along {'column' if upright else 'row'} {place}")
         alone += [border for border in borders if border.excess >= BORDER_EXCESS]
         for border in borders:
             far = border.sums[1] >= TILE_RATIO * (border.sums[2] + 0.5)
@@ -228,7 +255,7 @@ def ratios(
 
 
 def by_line(lines: Sequence[Border] | Sequence[Middle]) -> NDArray[np.float64]:
-    """Sums of all lines of one meridian or parallel together, (lines, 9), in order of place."""
+    """Sums of all lines of one meridian or parallel together, (lines, 13), in order of place."""
     together: dict[tuple[bool, float], Sums] = {}
     for line in lines:
         key = line.upright, line.place
@@ -237,7 +264,7 @@ def by_line(lines: Sequence[Border] | Sequence[Middle]) -> NDArray[np.float64]:
 
 
 def share_across(sums: NDArray[np.float64], at: int) -> NDArray[np.float64]:
-    """What happens on lines over what happens beside them, (..., 9) -> (...).
+    """What happens on lines over what happens beside them, (..., 13) -> (...).
 
     With half a grey level, or half an edge pixel, added to both: where next to nothing happens, a
     ratio of nothings means nothing.
