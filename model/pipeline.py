@@ -4,7 +4,7 @@ One window at a time, level by level, onto one canvas per level; a window's refe
 the canvas of its reference level. No batching, no early stopping, no archive.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import LATENT_FACTOR
-from c2gm.runtime.grid import CANVAS_HALO, Cascade, reference_level
+from c2gm.runtime.grid import CANVAS_HALO, CANVAS_TILES, Cascade, reference_level
 from c2gm.runtime.levels import TILE_SIZE, scale_prompt
 from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import Picture, enlarge, to_network
@@ -117,58 +117,80 @@ def generate_cascade(
                 )
                 blend.add(x, y, latents)
         canvas = np.zeros((height, width, 4), dtype=np.uint8)
-        for (x, y), here in valid.items():
-            picture = decode_latents(model, blend.window(x, y))
-            inside, around = canvas[y : y + step, x : x + step], (len(picture) - step) // 2
-            inside[..., :3] = picture[around : around + step, around : around + step]
-            inside[..., 3] = 255
-            inside[~here] = 0
+        for windows in _canvases(valid, left, top, step, halo):
+            (x0, y0), latents = blend.around(windows)
+            picture = decode_latents(model, latents)
+            for x, y in windows:
+                inside = canvas[y : y + step, x : x + step]
+                inside[..., :3] = picture[y - y0 : y - y0 + step, x - x0 : x - x0 + step]
+                inside[..., 3] = 255
+                inside[~valid[x, y]] = 0
         maps[level] = canvas
     return maps
 
 
-class _Blend:
-    """A level's latents: the weighted mean of all windows' on one canvas.
+def _canvases(
+    windows: Iterable[tuple[int, int]], left: int, top: int, step: int, halo: int
+) -> list[list[tuple[int, int]]]:
+    """Windows by their corners, those together that are decoded in one piece."""
+    size = max(step, CANVAS_TILES * TILE_SIZE) if halo else step
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for x, y in windows:
+        found.setdefault(((left + x) // size, (top + y) // size), []).append((x, y))
+    return list(found.values())
 
-    Windows are decoded with `CANVAS_HALO` around them, or their own halo where that is wider.
-    """
+
+class _Blend:
+    """A level's latents: the weighted mean of all windows' on one canvas."""
 
     def __init__(self, channels: int, width: int, height: int, step: int, halo: int) -> None:
-        around = max(halo, CANVAS_HALO) if halo else 0
-        self._cells, self._wide = ((step + 2 * h) // LATENT_FACTOR for h in (halo, around))
-        self._margin = (around - halo) // LATENT_FACTOR
-        shape = tuple((value + 2 * around) // LATENT_FACTOR for value in (height, width))
+        self._step, self._halo = step, halo
+        self._margin = max(halo, CANVAS_HALO) if halo else 0
+        shape = [(value + 2 * self._margin) // LATENT_FACTOR for value in (height, width)]
         self._sum = np.zeros((channels, *shape), np.float32)  # an area's may be large
         self._weight = np.zeros(shape, np.float32)
-        place = np.arange(self._cells) + 0.5
-        depth = np.ones(self._cells)
+        cells = (step + 2 * halo) // LATENT_FACTOR
+        place = np.arange(cells) + 0.5
+        depth = np.ones(cells)
         if halo:
             overlap = 2 * halo / LATENT_FACTOR
-            depth = np.minimum(np.minimum(place, self._cells - place) / overlap, 1.0)
+            depth = np.minimum(np.minimum(place, cells - place) / overlap, 1.0)
         self._line = (depth * depth * (3 - 2 * depth)).astype(np.float32)
 
     def add(self, x: int, y: int, latents: Latents) -> None:
         """A window whose core begins at (x, y) of the level's box, in pixels."""
-        here = self._place(x, y, self._margin, self._cells)
+        here = self._place(x, x, y, y, self._halo)
         weight = np.outer(self._line, self._line)
         self._sum[:, *here] += weight * latents
         self._weight[here] += weight
 
-    def window(self, x: int, y: int) -> Latents:
-        """What a window is decoded from; where no window reaches, the nearest cell is repeated."""
-        here = self._place(x, y, 0, self._wide)
-        latents, weight = self._sum[:, *here].copy(), self._weight[here]
-        rows = [row for row in range(self._wide) if weight[row].any()]
-        for row in rows:
-            seen = [place for place in range(self._wide) if weight[row, place]]
-            nearest = [min(seen, key=lambda s: abs(s - place)) for place in range(self._wide)]
-            latents[:, row] = (latents[:, row] / np.maximum(weight[row], 1e-9))[:, nearest]
-        nearest = [min(rows, key=lambda r: abs(r - row)) for row in range(self._wide)]
-        return latents[:, nearest]
+    def around(self, windows: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], Latents]:
+        """What windows are decoded from in one piece, and where that begins, in pixels of the box.
 
-    def _place(self, x: int, y: int, margin: int, cells: int) -> tuple[slice, slice]:
-        x, y = x // LATENT_FACTOR + margin, y // LATENT_FACTOR + margin
-        return slice(y, y + cells), slice(x, x + cells)
+        Where no window reaches, the nearest cell is repeated.
+        """
+        columns, rows = [x for x, _ in windows], [y for _, y in windows]
+        here = self._place(min(columns), max(columns), min(rows), max(rows), self._margin)
+        latents, weight = self._sum[:, *here].copy(), self._weight[here]
+        reached = [row for row, line in enumerate(weight) if line.any()]
+        for row in reached:
+            seen = np.flatnonzero(weight[row]).tolist()
+            nearest = [min(seen, key=lambda s: abs(s - place)) for place in range(len(weight[row]))]
+            latents[:, row] = (latents[:, row] / np.maximum(weight[row], 1e-9))[:, nearest]
+        nearest = [min(reached, key=lambda r: abs(r - row)) for row in range(len(weight))]
+        corner = min(columns) - self._margin, min(rows) - self._margin
+        return corner, latents[:, nearest]
+
+    def _place(
+        self, left: int, right: int, top: int, bottom: int, around: int
+    ) -> tuple[slice, slice]:
+        """The cells of windows whose corners these are, and of so many pixels around them."""
+
+        def cells(first: int, last: int) -> slice:
+            start, stop = first - around, last + self._step + around
+            return slice(*((value + self._margin) // LATENT_FACTOR for value in (start, stop)))
+
+        return cells(top, bottom), cells(left, right)
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from c2gm.runtime.config import use_config
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.estimate import Estimate, estimate
 from c2gm.runtime.footprint import Box
-from c2gm.runtime.grid import DEFAULT_HALO, Cascade
+from c2gm.runtime.grid import DEFAULT_HALO, WINDOW_SIDES, Cascade
 from c2gm.runtime.infer import Summary, run
-from c2gm.runtime.job import GUIDE_PX, WINDOW_SIDES, InferOptions
+from c2gm.runtime.job import GUIDE_PX, InferOptions
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.log_file import logged
 from c2gm.runtime.merge import Merged

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -14,7 +14,7 @@ from c2gm.runtime.job import InferOptions, Job, check_options, prepare
 from c2gm.runtime.progress import spoken_size
 from c2gm.runtime.tile_codec import encode_tile
 from c2gm.runtime.work import work_of
-from c2gm.runtime.workers import Reader, cut_tiles, tiles_with_data
+from c2gm.runtime.workers import Ground, Reader, cut_tiles, tiles_with_data
 
 ADMISSION_SECONDS = 2.0
 """For so long a probe begins with further windows."""
@@ -98,8 +98,9 @@ def _warnings(options: InferOptions, size: float | None) -> tuple[str, ...]:
 
 def _probe(job: Job) -> tuple[int, int | None, float, float]:
     """Tiles, their PNG bytes (None if not finished), seconds, and share of the steps done."""
-    sampler = job.sampler()
-    reader = Reader(job.scene, None, job.recipe, job.stopwatch, ahead=1)
+    sampler = job.sampler(blend=False)  # few windows, and each to its end
+    recipe = replace(job.recipe, blend=False)
+    reader = Reader(job.scene, None, recipe, job.stopwatch, ahead=1)
     waiting = _spread(list(job.plan.windows(job.plan.levels[-1])))
     tiles = size = windows = 0
     try:
@@ -118,11 +119,7 @@ def _probe(job: Job) -> tuple[int, int | None, float, float]:
                     windows += 1
                     tiles += len(tiles_with_data(job.plan, ground))
             for out in sampler.step():
-                if out.latents is not None:  # decoded without its neighbours: few windows are drawn
-                    margin = out.key.window.canvas.halo - out.key.window.halo
-                    around = ((0, 0), (margin, margin), (margin, margin))
-                    sampler.decode(out.key, np.pad(out.latents, around, mode="edge"))
-                    continue
+                assert isinstance(out.key, Ground)
                 cut = cut_tiles(job.plan.tiles_of(out.key.window), out.key, out.picture)
                 images = (image for image in cut.values() if image is not None)
                 size += sum(len(encode_tile(image) or b"") for image in images)

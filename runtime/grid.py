@@ -6,7 +6,7 @@ and y south from the world's north-west corner. Imagery, references and noise sh
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ from c2gm.runtime.footprint import MAX_TILES, Box, Footprint, bounds, intersect
 from c2gm.runtime.levels import SPANS, TILE_SIZE
 
 Cascade = Literal["4x", "2x"]
+WINDOW_SIDES = (1, 2, 4)
+"""Tiles a side that a window may have."""
+
 WINDOW_MULTIPLE = 64
 """The graphs take windows whose side is a multiple of this many pixels."""
 
@@ -27,9 +30,10 @@ DEFAULT_HALO = 32
 DEFAULT_WINDOW_PX = TILE_SIZE + 2 * DEFAULT_HALO
 """Side of a window of one tile with its halo: what c2gm-infer makes maps of."""
 
-CANVAS_HALO = 64
-"""Pixels around a window that its blended picture is decoded with, and that are cut off then: what
-the decoder makes of a border is then the same from both sides of it (docs/seams.md)."""
+CANVAS_TILES, CANVAS_HALO = 2, 64
+"""Blended windows are painted on canvases of so many tiles a side at least, with so many pixels
+around them that are cut off: what the decoder makes of a border is then the same from both sides,
+at no more pixels a tile than a window of one has (docs/seams.md)."""
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
@@ -94,10 +98,27 @@ class Window:
 
     @property
     def canvas(self) -> "Window":
-        """What is decoded to paint this window where it was blended: the same with a wider halo."""
+        """What is decoded in one piece to paint this window where it was blended.
+
+        Windows share it, and its place depends on no area that a run may be for.
+        """
         if not self.halo:
             return self
-        return replace(self, halo=max(self.halo, CANVAS_HALO))
+        count, halo = max(CANVAS_TILES // self.side, 1), max(self.halo, CANVAS_HALO)
+        return Window(self.level, self.column // count, self.row // count, self.side * count, halo)
+
+    def overlapping(self, side: int, halo: int) -> list["Window"]:
+        """All windows of this shape that share pixels with this one, row by row.
+
+        Halos count, on both sides. Some may lie outside the world.
+        """
+        left, top, size, _ = self.pixel_box
+        step = side * TILE_SIZE
+        columns, rows = (
+            range((first - halo) // step, -(-(first + size + halo) // step))
+            for first in (left, top)
+        )
+        return [Window(self.level, column, row, side, halo) for row in rows for column in columns]
 
     @property
     def pixel_box(self) -> tuple[int, int, int, int]:
@@ -148,9 +169,13 @@ class Window:
 
 
 def decoder_sides(side: int) -> tuple[int, ...]:
-    """Sides of what may be decoded where windows have `side` pixels: theirs, their canvas's."""
-    halo = side % TILE_SIZE // 2
-    return (side, side + 2 * (CANVAS_HALO - halo)) if 0 < halo < CANVAS_HALO else (side,)
+    """Sides of what may be decoded where windows have `side` pixels: theirs, their canvases'."""
+    shapes = [
+        Window(0, 0, 0, tiles, (side - tiles * TILE_SIZE) // 2)
+        for tiles in WINDOW_SIDES
+        if 0 <= side - tiles * TILE_SIZE <= tiles * TILE_SIZE
+    ]
+    return tuple(sorted({side, *(window.canvas.size for window in shapes)}))
 
 
 def window_of(tile: Tile, side: int = 1, halo: int = 0) -> Window:
@@ -172,6 +197,11 @@ class Plan:
     bounds: Box
     keys: Mapping[int, NDArray[np.int64]] = field(repr=False)
     beyond: tuple[Footprint, ...] | None = field(default=None, repr=False)
+
+    @property
+    def canvas_side(self) -> int:
+        """Tiles a side that are painted in one piece, where windows are blended."""
+        return Window(0, 0, 0, self.side, self.halo).canvas.side
 
     def tile_count(self, level: int) -> int:
         """Number of planned tiles of a level."""

@@ -18,7 +18,7 @@ from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import ProgressReport
 from c2gm.runtime.publish.publication import Publication
 from c2gm.runtime.publish.source import FinishedMap
-from c2gm.runtime.quilt import Latents, Quilt
+from c2gm.runtime.quilt import Latents, Painting, Quilt
 from c2gm.runtime.start import STOPPED
 from c2gm.runtime.work import work_of
 from c2gm.runtime.workers import Finished, Ground, Reader, Writer, cut_tiles
@@ -213,16 +213,16 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
     # What waits here is still written after Ctrl-C: no more than about a second of work.
     writer = Writer(archive, stopwatch, waiting=max(2, 16 // planned.side**2))
     grounds: dict[Window, Ground] = {}  # of windows that are drawn, but not painted yet
-    blended: deque[tuple[Ground, Latents]] = deque()  # to be painted
+    blended: deque[Painting] = deque()  # to be painted
 
-    def put(ground: Ground, picture: Picture | None) -> None:
+    def put(ground: Ground, picture: Picture | None, corner: tuple[int, int] | None = None) -> None:
         """A window is finished: its tiles are committed, its children may begin."""
         window = ground.window
         if cascade.has_readers(window):
-            pictures.keep(cut_tiles(planned.data_tiles(window), ground, picture))
+            pictures.keep(cut_tiles(planned.data_tiles(window), ground, picture, corner))
         cascade.finish(window)
         if window in work.written:
-            tiles = cut_tiles(planned.tiles_of(window), ground, picture)
+            tiles = cut_tiles(planned.tiles_of(window), ground, picture, corner)
             writer.put(window, list(tiles.items()))
             count.add(window, len(tiles), sum(image is not None for image in tiles.values()))
             progress.advance(window.level, len(tiles))
@@ -234,7 +234,9 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
                 for parent in cascade.release(ready):
                     pictures.drop(parent)
             while sampler.free and blended:
-                sampler.decode(*blended.popleft())
+                painting = blended.popleft()
+                assert painting.latents is not None
+                sampler.decode(painting, painting.latents)
             drawn: list[tuple[Ground, Latents | None]] = []
             while sampler.free and len(reader):
                 ground, sample = reader.next()
@@ -245,7 +247,10 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
             for out in sampler.step():
                 count.steps += out.steps
                 count.drawn += out.steps > 0
-                if out.picture is None:
+                if isinstance(out.key, Painting):
+                    for window in out.key.windows:
+                        put(grounds.pop(window), out.picture, out.key.corner)
+                elif out.picture is None:
                     drawn.append((out.key, out.latents))
                 else:
                     put(out.key, out.picture)
@@ -254,12 +259,12 @@ def _generate(job: Job, archive: Archive, progress: ProgressReport) -> _Count:
                     grounds[ground.window] = ground
                 else:
                     cascade.finish(ground.window)
-                for window in quilt.put(ground.window, latents):
-                    mixed = quilt.take(window)
-                    if mixed is None:
+                for painting in quilt.put(ground.window, latents):
+                    if painting.latents is not None:
+                        blended.append(painting)
+                        continue
+                    for window in painting.windows:
                         put(grounds.pop(window), None)
-                    else:
-                        blended.append((grounds.pop(window), mixed))
     finally:
         try:
             reader.close()

@@ -22,6 +22,7 @@ from c2gm.runtime.footprint import Box
 from c2gm.runtime.grid import (
     DEFAULT_HALO,
     WINDOW_MULTIPLE,
+    WINDOW_SIDES,
     Plan,
     Window,
     parse_levels,
@@ -37,9 +38,8 @@ from c2gm.runtime.sampler import Sampler
 from c2gm.runtime.scene import ReferenceMap, Scene
 from c2gm.runtime.shards import Shard, shard_of
 from c2gm.runtime.shipped import find_bundle
-from c2gm.runtime.workers import Ground, Recipe
+from c2gm.runtime.workers import Drawn, Recipe
 
-WINDOW_SIDES = (1, 2, 4)
 """Tiles a side of a window."""
 
 MAX_SEED = (1 << 64) - 1
@@ -120,8 +120,8 @@ class Job:
         why = "; ".join(self.passed_over)
         return self.backend.describe() + (f" (auto; {why})" if why else "")
 
-    def sampler(self) -> Sampler[Ground] | Lanes[Ground]:
-        """The sampling loop for this run's windows."""
+    def sampler(self, blend: bool = True) -> Sampler[Drawn] | Lanes[Drawn]:
+        """The sampling loop for this run's windows; `blend`: False if alone."""
         side, painted = _window_sides(self.options)
         with self.stopwatch.part("load"):
             return open_sampler(
@@ -129,7 +129,7 @@ class Job:
                 self.backend,
                 self.options.batch,
                 side=side,
-                painted=painted,
+                painted=painted if blend else side,
                 steps=self.steps,
                 early_stop=self.options.early_stop,
                 stopwatch=self.stopwatch,

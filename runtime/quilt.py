@@ -2,17 +2,18 @@
 
 A window with a halo reaches into its neighbours. Each is drawn for itself, from its own imagery,
 reference and noise alone; where they overlap, their latents are mixed by weights that fall to 0 at
-each window's outer edge, and every window is painted from what all of them say: from its *canvas*,
-which reaches further into its neighbours than it does itself, for what a decoder makes of a place
-depends on some 60 px around it. So neighbours are painted from the same latents along their border,
-and alike. What is drawn of a window still
-is a function of scene, seed and place: a run that goes on, or one for a part of the scene, draws a
-neighbour's latents again. Neighbours beyond the data take no part.
+each window's outer edge. What all of them say is painted in *canvases* (`grid.Window.canvas`) that
+reach far beyond the tiles that are cut out of them, for what a decoder makes of a place depends on
+some 60 px around it. So both sides of a border are painted from the same latents, and alike. What
+is drawn of a window still is a function of scene, seed and place: a run that goes on, or one for a
+part of the scene, draws the latents again that a canvas shows. Windows beyond the data take no
+part.
 
 Latents are mixed, never pictures: two finished pictures on top of each other show ghosts.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,94 +21,115 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.bundle import LATENT_FACTOR
 from c2gm.runtime.grid import Window
-from c2gm.runtime.work import Work, neighbours
+from c2gm.runtime.work import Work
 
 Latents = NDArray[np.float32]
-"""(c, size/8, size/8) of a whole window, halo included."""
+"""(c, h/8, w/8) of a window or canvas, halo included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """What is decoded in one piece: the canvas of `windows`, or what of it holds data.
+
+    `latents`: None where nothing is to be painted; `corner`: left and top in level pixels.
+    """
+
+    windows: tuple[Window, ...]
+    latents: Latents | None
+    corner: tuple[int, int]
 
 
 class Quilt:
     """Keeps latents of drawn windows until all that touch them are painted.
 
-    A window may be painted once it and its neighbours with data are drawn: 8 around it, none
-    without a halo.
+    A canvas may be painted once all windows with data that it shows are drawn.
     """
 
     def __init__(self, work: Work, blend: bool = True) -> None:
         """`blend`: False leaves windows alone."""
         self._blended = blend
         self._drawn: dict[Window, Latents | None] = {}
-        self._missing: dict[Window, int] = {}
-        """Windows yet to be drawn before this one may be painted, of those yet to be painted."""
-        self._readers: dict[Window, int] = {}
-        """Windows yet to be painted that need this one's latents."""
         self._work = work
-        for window in work.painted:
-            patches = self._patches(window)
-            self._missing[window] = len(patches)
+        self._painted: dict[Window, list[Window]] = {}
+        """By canvas the windows to be painted on it."""
+        self._missing: dict[Window, int] = {}
+        """Windows yet to be drawn before a canvas may be painted, of those yet to be painted."""
+        self._readers: dict[Window, list[Window]] = {}
+        """Canvases yet to be painted that a window's latents are needed for."""
+        for window in sorted(work.painted):
+            canvas = window.canvas if blend else window
+            self._painted.setdefault(canvas, []).append(window)
+        for canvas, windows in self._painted.items():
+            patches = self._patches(canvas, windows[0])
+            self._missing[canvas] = len(patches)
             for patch in patches:
-                self._readers[patch] = self._readers.get(patch, 0) + 1
+                self._readers.setdefault(patch, []).append(canvas)
 
     def __len__(self) -> int:
         """Windows whose latents are kept."""
         return len(self._drawn)
 
-    def put(self, window: Window, latents: Latents | None) -> list[Window]:
-        """A window is drawn (None: nothing is in it); returns those that may be painted now."""
+    def put(self, window: Window, latents: Latents | None) -> list[Painting]:
+        """A window is drawn (None: nothing is in it); returns what may be painted now."""
         self._drawn[window] = latents
         ready: list[Window] = []
-        for other in self._patches(window):
-            if other in self._missing:
-                self._missing[other] -= 1
-                if not self._missing[other]:
-                    ready.append(other)
-        return ready
+        for canvas in self._readers[window]:
+            self._missing[canvas] -= 1
+            if not self._missing[canvas]:
+                ready.append(canvas)
+        return [self._take(canvas) for canvas in ready]
 
-    def take(self, window: Window) -> Latents | None:
-        """Latents of a window's canvas, blended with its neighbours'; None: nothing in it.
-
-        Where no window with data reaches, what is nearest is repeated. Without blending they are
-        the window's own. Forgets what nobody needs any more; to be called once a window.
-        """
-        del self._missing[window]
-        own = self._drawn[window]
-        patches = self._patches(window)
-        blended = own
-        if own is not None and self._blends(window):
-            blended = self._blend(window, own.shape[0], patches)
+    def _take(self, canvas: Window) -> Painting:
+        """Blend a canvas, and forget what nobody needs any more."""
+        windows = tuple(self._painted.pop(canvas))
+        patches = self._patches(canvas, windows[0])
+        if self._alone(canvas):
+            painting = Painting(windows, self._drawn[canvas], canvas.pixel_box[:2])
+        else:
+            painting = self._blend(canvas, windows, patches)
+        del self._missing[canvas]
         for patch in patches:
-            self._readers[patch] -= 1
+            self._readers[patch].remove(canvas)
             if not self._readers[patch]:
                 del self._readers[patch], self._drawn[patch]
-        return blended
+        return painting
 
-    def _patches(self, window: Window) -> list[Window]:
-        """The windows with data that overlap a window, itself included, in a fixed order."""
-        if not self._blends(window):
+    def _patches(self, canvas: Window, window: Window) -> list[Window]:
+        """The windows with data that a canvas shows, in a fixed order; `window` is one of them."""
+        if self._alone(canvas):
             return [window]
-        return [near for near in neighbours(window) if near in self._work.drawn]
+        shown = canvas.overlapping(window.side, window.halo)
+        return [patch for patch in shown if patch in self._work.drawn]
 
-    def _blends(self, window: Window) -> bool:
-        return self._blended and window.halo > 0
+    def _alone(self, canvas: Window) -> bool:
+        return not self._blended or not canvas.halo
 
-    def _blend(self, window: Window, channels: int, patches: Collection[Window]) -> Latents:
-        left, top, size, _ = window.canvas.pixel_box
-        cells, weights = size // LATENT_FACTOR, _weights(window.size, window.halo)
-        mixed, total = np.zeros((channels, cells, cells), np.float32), np.zeros((cells, cells))
-        for patch in patches:
-            latents = self._drawn[patch]
-            if latents is None:
-                continue
+    def _blend(
+        self, canvas: Window, windows: tuple[Window, ...], patches: Collection[Window]
+    ) -> Painting:
+        """Where no window with data reaches, what is nearest is repeated."""
+        drawn = {patch: found for patch in patches if (found := self._drawn[patch]) is not None}
+        # All that lie on the canvas count, to be painted or not: a part is painted as the whole is.
+        own = [patch for patch in drawn if patch.canvas == canvas]
+        if not any(window in drawn for window in windows):
+            return Painting(windows, None, canvas.pixel_box[:2])
+        boxes = [replace(patch, halo=canvas.halo).pixel_box for patch in own]
+        left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+        width = max(box[0] + box[2] for box in boxes) - left
+        height = max(box[1] + box[3] for box in boxes) - top
+        shape = height // LATENT_FACTOR, width // LATENT_FACTOR
+        channels = drawn[own[0]].shape[0]
+        mixed, total = np.zeros((channels, *shape), np.float32), np.zeros(shape)
+        for patch, latents in drawn.items():
             x, y, size, _ = patch.pixel_box
-            here_x, there_x = _overlap((x - left) // LATENT_FACTOR, size // LATENT_FACTOR, cells)
-            here_y, there_y = _overlap((y - top) // LATENT_FACTOR, size // LATENT_FACTOR, cells)
-            weight = weights[there_y, there_x]
+            here_x, there_x = _overlap(x - left, size, width)
+            here_y, there_y = _overlap(y - top, size, height)
+            weight = _weights(size, patch.halo)[there_y, there_x]
             mixed[:, here_y, here_x] += latents[:, there_y, there_x] * weight
             total[here_y, here_x] += weight
         seen = total > 0
-        if seen.all():
-            return (mixed / total).astype(np.float32)
-        return spread((mixed / np.where(seen, total, 1.0)).astype(np.float32), seen)
+        mixed = (mixed / np.where(seen, total, 1.0)).astype(np.float32)
+        return Painting(windows, mixed if seen.all() else spread(mixed, seen), (left, top))
 
 
 def spread(values: Latents, seen: NDArray[np.bool_]) -> Latents:
@@ -130,10 +152,12 @@ def _nearest(seen: NDArray[np.bool_]) -> NDArray[np.intp]:
     return nearest
 
 
-def _overlap(offset: int, size: int, cells: int) -> tuple[slice, slice]:
-    """Where a canvas of `cells` and a window of `size` that begins at `offset` overlap, in each."""
-    first, last = max(offset, 0), min(offset + size, cells)
-    return slice(first, last), slice(first - offset, last - offset)
+def _overlap(offset: int, size: int, whole: int) -> tuple[slice, slice]:
+    """Cells where a canvas of `whole` px and a window of `size` at `offset` overlap, in each."""
+    first, last = max(offset, 0), max(min(offset + size, whole), 0)
+    here = slice(first // LATENT_FACTOR, max(first, last) // LATENT_FACTOR)
+    shift = offset // LATENT_FACTOR
+    return here, slice(here.start - shift, here.stop - shift)
 
 
 @lru_cache(maxsize=8)

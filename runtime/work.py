@@ -1,12 +1,12 @@
 """What a run still has to draw, and what of it to paint (pure).
 
-A window's map depends on what lies around it: on the neighbours that it is blended with, on the
-finished maps that its own and its neighbours' references show, on what those were blended with, and
-so on up the cascade. A run over a part of a scene, or one that goes on, draws all of that, and
-writes only what it was asked for. So every tile is the one that a run over the whole scene makes.
+A window's map depends on what lies around it: on the windows that its canvas shows, on the finished
+maps that their references show, on what those were blended with, and so on up the cascade. A run
+over a part of a scene, or one that goes on, draws all of that, and writes only what it was asked
+for. So every tile is the one that a run over the whole scene makes.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from c2gm.runtime.grid import Plan, Window
@@ -21,7 +21,7 @@ class Work:
     painted: frozenset[Window]
     """Those, and the ones whose map a reference shows, and that the output does not hold."""
     drawn: frozenset[Window]
-    """Those, and the ones that they are blended with."""
+    """Those, and the others that their canvases show."""
     spans: Mapping[int, int | None]
     """Span of each level's reference, None where it has none."""
 
@@ -69,18 +69,9 @@ def work_of(
     return Work(frozenset(written), frozenset(painted), frozenset(drawn), dict(spans))
 
 
-def neighbours(window: Window) -> Iterator[Window]:
-    """The nine windows of a window's level that it overlaps where it has a halo, itself included.
-
-    Row by row; some may lie outside the world.
-    """
-    for row in (window.row - 1, window.row, window.row + 1):
-        for column in (window.column - 1, window.column, window.column + 1):
-            yield Window(window.level, column, row, window.side, window.halo)
-
-
 def _blended(plan: Plan, windows: Collection[Window]) -> set[Window]:
-    """Windows and those that they are blended with: where there is data, and nowhere else."""
-    around = {near for window in windows for near in neighbours(window)}
+    """All that their canvases show: where there is data, and nowhere else."""
+    canvases = {window.canvas for window in windows}
+    around = {near for c in canvases for near in c.overlapping(plan.side, plan.halo)}
     around.difference_update(windows)
     return {near for near in around if plan.data_tiles(near)}.union(windows)

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from c2gm.runtime.archive import Archive
 from c2gm.runtime.cascade import cut_reference, reference_picture, reference_tiles
 from c2gm.runtime.grid import Plan, Window
+from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.noise import starting_noise
 from c2gm.runtime.pixels import Picture, to_network
 from c2gm.runtime.progress import Stopwatch
+from c2gm.runtime.quilt import Painting
 from c2gm.runtime.sampler import Sample
 from c2gm.runtime.scene import ReferenceMap, Scene
 from c2gm.runtime.tile_codec import decode_tile, encode_tile
@@ -32,6 +34,10 @@ class Ground:
 
     window: Window
     valid: NDArray[np.bool_]
+
+
+Drawn = Ground | Painting
+"""What comes out of a sampler: a window's latents or picture, or what is painted of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Reader:
         self._recipe = recipe
         self._stopwatch = stopwatch
         self._ahead = ahead
-        self._pending: deque[Future[tuple[Ground, Sample[Ground] | None]]] = deque()
+        self._pending: deque[Future[tuple[Ground, Sample[Drawn] | None]]] = deque()
         self._thread = ThreadPoolExecutor(1, "c2gm-reader")
 
     def __len__(self) -> int:
@@ -115,7 +121,7 @@ class Reader:
         """Have a window prepared; `parents` are the finished tiles under its reference."""
         self._pending.append(self._thread.submit(self._prepare, window, parents))
 
-    def next(self) -> tuple[Ground, Sample[Ground] | None]:
+    def next(self) -> tuple[Ground, Sample[Drawn] | None]:
         """Wait for the oldest window: its ground, and its sample unless there is no data in it.
 
         Raises SceneError, ReferenceMapError.
@@ -128,7 +134,7 @@ class Reader:
 
     def _prepare(
         self, window: Window, parents: Mapping[Tile, Picture]
-    ) -> tuple[Ground, Sample[Ground] | None]:
+    ) -> tuple[Ground, Sample[Drawn] | None]:
         with self._stopwatch.part("scene"):
             imagery = self._scene.read(window.level, *window.pixel_box)
         halo, size = window.halo, window.size
@@ -238,24 +244,29 @@ def is_blank(imagery: Picture) -> bool:
 
 def tiles_with_data(plan: Plan, ground: Ground) -> list[Tile]:
     """A window's planned tiles that hold a valid pixel."""
-    return [t for t in plan.tiles_of(ground.window) if _cut(ground.window, t, ground.valid).any()]
+    corner = ground.window.pixel_box[:2]
+    return [t for t in plan.tiles_of(ground.window) if _cut(t, ground.valid, corner).any()]
 
 
 def cut_tiles(
-    tiles: Iterable[Tile], ground: Ground, picture: Picture | None
+    tiles: Iterable[Tile],
+    ground: Ground,
+    picture: Picture | None,
+    corner: tuple[int, int] | None = None,
 ) -> dict[Tile, Picture | None]:
     """Tiles of a window as RGBA (256, 256, 4), invalid pixels all 0; None without data.
 
-    `picture` (size, size, 3) is the generated one, of the window or its canvas; None where the
-    whole window has no data.
+    `picture` (h, w, 3) is the generated one, None where the whole window has no data; `corner`: its
+    left and top in level pixels, the window's own by default.
     """
     found: dict[Tile, Picture | None] = {}
+    own = ground.window.pixel_box[:2]
     for tile in tiles:
-        valid = _cut(ground.window, tile, ground.valid)
+        valid = _cut(tile, ground.valid, own)
         if picture is None or not valid.any():
             found[tile] = None
             continue
-        cut = with_alpha(_cut(ground.window, tile, picture))
+        cut = with_alpha(_cut(tile, picture, corner or own))
         cut[~valid] = 0
         found[tile] = cut
     return found
@@ -268,9 +279,7 @@ def with_alpha(picture: Picture) -> Picture:
     return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
 
 
-def _cut(window: Window, tile: Tile, values: NDArray[Any]) -> NDArray[Any]:
-    """A tile's part of an array over a window, or over its canvas, (256, 256, ...)."""
-    x, y, width, height = window.tile_box(tile)
-    margin = (len(values) - window.size) // 2
-    x, y = x + margin, y + margin
-    return values[y : y + height, x : x + width]
+def _cut(tile: Tile, values: NDArray[Any], corner: tuple[int, int]) -> NDArray[Any]:
+    """A tile's part, (256, 256, ...), of an array that begins at a corner in level pixels."""
+    x, y = tile.x * TILE_SIZE - corner[0], tile.y * TILE_SIZE - corner[1]
+    return values[y : y + TILE_SIZE, x : x + TILE_SIZE]

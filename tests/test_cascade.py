@@ -15,7 +15,7 @@ from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Cascade as CascadeKind
 from c2gm.runtime.grid import Plan, Window, plan
 from c2gm.runtime.pixels import enlarge
-from c2gm.runtime.quilt import Quilt
+from c2gm.runtime.quilt import Painting, Quilt
 from c2gm.runtime.work import work_of
 
 
@@ -185,38 +185,37 @@ def test_colours_under_invalid_pixels_do_not_bleed_into_a_reference() -> None:
 def test_rows_are_nearly_always_full_where_windows_wait_for_their_neighbours(
     rows: int, guides: Sequence[int] | None
 ) -> None:
-    """Blended windows take a row twice, to be drawn and to be painted, as `infer` has it."""
+    """Blended windows take a row to be drawn, and a canvas of them one to be painted."""
     planned = some_plan(range(10, 17), [[True] * 12] * 12, 1, 32)
     work = work_of(planned, reference_spans(planned.levels, guides))
     cascade, quilt = Cascade(work), Quilt(work)
     order, latents = random.Random(1), np.zeros((1, 40, 40), np.float32)
-    running: list[tuple[int, Window, bool]] = []
-    to_paint: list[Window] = []
+    running: list[tuple[int, Window | Painting]] = []
+    to_paint: list[Painting] = []
     drawn: set[Window] = set()
     painted: set[Window] = set()
     busy = ticks = 0
     begun = False
     while len(cascade):
         while len(running) < rows and to_paint:
-            running.append((order.randint(1, 2), to_paint.pop(0), True))
+            running.append((order.randint(1, 8), to_paint.pop(0)))
         while len(running) < rows and (window := cascade.take()) is not None:
             cascade.release(window)
             assert window not in drawn
             drawn.add(window)
-            running.append((order.randint(1, 6), window, False))
+            running.append((order.randint(1, 6), window))
         begun = begun or len(running) == rows
         if begun and len(cascade) >= 4 * rows:
             busy, ticks = busy + len(running), ticks + 1
-        over = [(window, paint) for ends, window, paint in running if ends == 1]
-        running = [(ends - 1, window, paint) for ends, window, paint in running if ends > 1]
-        for window, paint in over:
-            if paint:
-                painted.add(window)
+        over = [what for ends, what in running if ends == 1]
+        running = [(ends - 1, what) for ends, what in running if ends > 1]
+        for what in over:
+            if isinstance(what, Window):
+                to_paint += quilt.put(what, latents)
+                continue
+            painted.update(what.windows)
+            for window in what.windows:
                 cascade.finish(window)
-            else:
-                for ready in quilt.put(window, latents):
-                    quilt.take(ready)
-                    to_paint.append(ready)
     assert painted == drawn and not len(quilt)
     assert ticks > 50
     assert busy >= 0.95 * rows * ticks

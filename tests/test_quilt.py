@@ -1,7 +1,7 @@
 """Blended windows: nothing is lost or painted early, and what agrees stays as it is."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -26,25 +26,28 @@ def planned(valid: NDArray[np.bool_], side: int = 1, halo: int = 32) -> Plan:
     )
 
 
-def field(seed: int, windows: list[Window]) -> Mapping[Window, Latents]:
-    """One picture of the ground in latents, as each window and each canvas sees it."""
-    whole = np.random.default_rng(seed).standard_normal((2, 400, 400), np.float32)
-    left = min(w.canvas.pixel_box[0] for w in windows) // CELLS
-    top = min(w.canvas.pixel_box[1] for w in windows) // CELLS
-    seen = {}
-    for window in {shape for w in windows for shape in (w, w.canvas)}:
-        x, y, size, _ = (value // CELLS for value in window.pixel_box)
-        seen[window] = whole[:, y - top : y - top + size, x - left : x - left + size]
-    return seen
+def ground(seed: int) -> Latents:
+    """One picture of the ground in latents; its first cell is `ORIGIN`, west and north of all."""
+    return np.random.default_rng(seed).standard_normal((2, 480, 480), np.float32)
 
 
-def reach(window: Window, drawn: set[Window]) -> NDArray[np.bool_]:
-    """Of a window's canvas the cells that some drawn window covers."""
-    left, top, size, _ = window.canvas.pixel_box
-    covered = np.zeros((size, size), bool)
-    for x, y, width, height in (other.pixel_box for other in drawn):
-        across, down = slice(max(x - left, 0), x - left + width), slice(max(y - top, 0), None)
-        covered[down, across][: min(y - top, 0) + height] = True
+ORIGIN = tuple((2 ** (LEVEL - 1) - 2) * 256 // CELLS for _ in range(2))
+
+
+def seen(whole: Latents, box: tuple[int, int, int, int]) -> Latents:
+    """What of it lies in a box of level pixels."""
+    x, y, width, height = (value // CELLS for value in box)
+    x, y = x - ORIGIN[0], y - ORIGIN[1]
+    return whole[:, y : y + height, x : x + width]
+
+
+def reached(box: tuple[int, int, int, int], drawn: Collection[Window]) -> NDArray[np.bool_]:
+    """The cells of a box that some drawn window covers."""
+    left, top, width, height = box
+    covered = np.zeros((height, width), bool)
+    for x, y, size, _ in (other.pixel_box for other in drawn):
+        rows = slice(max(y - top, 0), max(y - top + size, 0))
+        covered[rows, max(x - left, 0) : max(x - left + size, 0)] = True
     return covered[::CELLS, ::CELLS]
 
 
@@ -68,7 +71,7 @@ def test_every_window_is_painted_once_from_what_all_say(
     done = set(chance.sample(windows, len(windows) // 2)) if resumed else set()
     blank = set(chance.sample(windows, len(windows) // 4))
     work = work_of(whole, ALONE, done=done)
-    quilt, seen = Quilt(work), field(seed, windows)
+    quilt, latents = Quilt(work), ground(seed)
     order = sorted(work.drawn)
     assert set(windows) - done <= set(order)
     chance.shuffle(order)
@@ -76,39 +79,40 @@ def test_every_window_is_painted_once_from_what_all_say(
     painted: set[Window] = set()
     for window in order:
         drawn.add(window)
-        for ready in quilt.put(window, None if window in blank else seen[window]):
-            around = {
-                w
-                for w in windows
-                if halo and max(abs(w.column - ready.column), abs(w.row - ready.row)) <= 1
-            } | {ready}
-            assert around <= drawn and ready not in painted | done
-            painted.add(ready)
-            blended = quilt.take(ready)
-            assert (blended is None) == (ready in blank)
-            if blended is not None:
-                reached = reach(ready, around - blank)
-                whole_canvas = spread(seen[ready.canvas], reached)
-                np.testing.assert_allclose(blended, whole_canvas, atol=1e-5)
-                halo_cells = (ready.canvas.halo - ready.halo) // CELLS
-                own = slice(halo_cells, blended.shape[1] - halo_cells)
-                np.testing.assert_allclose(blended[:, own, own], seen[ready], atol=1e-5)
+        found = None if window in blank else seen(latents, window.pixel_box)
+        for ready in quilt.put(window, found):
+            canvas = ready.windows[0].canvas
+            shown = {near for near in canvas.overlapping(side, halo) if near in windows}
+            assert {other.canvas for other in ready.windows} == {canvas}
+            assert shown <= drawn and painted.isdisjoint({*ready.windows, *done})
+            painted.update(ready.windows)
+            assert (ready.latents is None) == blank.issuperset(ready.windows)
+            if ready.latents is None:
+                continue
+            _, height, width = (size * CELLS for size in ready.latents.shape)
+            assert max(height, width) <= canvas.size
+            box = (*ready.corner, width, height)
+            expected = spread(seen(latents, box), reached(box, shown - blank))
+            np.testing.assert_allclose(ready.latents, expected, atol=1e-5)
+            for own in set(ready.windows) - blank:
+                x, y, size, _ = own.pixel_box
+                assert ready.corner[0] <= x and x + size <= ready.corner[0] + width
+                assert ready.corner[1] <= y and y + size <= ready.corner[1] + height
     assert painted == set(windows) - done
     assert not len(quilt), "latents that nobody needs"
 
 
 def test_neighbours_that_disagree_are_painted_alike_along_their_border() -> None:
-    whole = planned(np.ones((2, 2), bool), halo=64)
-    windows = list(whole.windows(LEVEL))
-    quilt = Quilt(work_of(whole, ALONE))
-    ready: list[Window] = []
-    for number, window in enumerate(windows):
-        ready += quilt.put(window, np.full((1, 48, 48), number, np.float32))
-    west, east = (quilt.take(window) for window in ready[:2])
-    assert west is not None and east is not None
-    np.testing.assert_array_equal(west[:, :, 32:48], east[:, :, 0:16])
-    assert west[0, 16, 16] == 0 and east[0, 16, 32] == 1, "the middles keep what they drew"
-    assert np.all(np.diff(west[0, 16]) >= 0)
+    whole = planned(np.ones((4, 4), bool), side=2, halo=64)
+    quilt, paintings = Quilt(work_of(whole, ALONE)), dict[Window, Latents]()
+    for number, window in enumerate(whole.windows(LEVEL)):
+        for ready in quilt.put(window, np.full((1, 80, 80), number, np.float32)):
+            assert ready.latents is not None
+            paintings |= dict.fromkeys(ready.windows, ready.latents)
+    west, east, *_ = (paintings[window] for window in whole.windows(LEVEL))
+    np.testing.assert_array_equal(west[:, :, 64:], east[:, :, :16])
+    assert west[0, 32, 32] == 0 and east[0, 32, 40] == 1, "the middles keep what they drew"
+    assert np.all(np.diff(west[0, 32]) >= 0)
 
 
 def test_without_blending_windows_are_left_alone() -> None:
@@ -116,8 +120,9 @@ def test_without_blending_windows_are_left_alone() -> None:
     quilt = Quilt(work_of(whole, ALONE, blend=False), blend=False)
     for window in whole.windows(LEVEL):
         latents = np.random.default_rng(window.column).standard_normal((1, 40, 40), np.float32)
-        assert quilt.put(window, latents) == [window]
-        assert quilt.take(window) is latents
+        (painting,) = quilt.put(window, latents)
+        assert painting.windows == (window,) and painting.latents is latents
+        assert painting.corner == window.pixel_box[:2]
 
 
 def test_what_no_window_reaches_is_taken_from_the_nearest_that_one_reaches() -> None:

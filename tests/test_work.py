@@ -51,14 +51,15 @@ def drawn_map(
             latents = np.random.default_rng(seed).standard_normal((1, cells, cells), np.float32)
         if window not in work.painted:
             cascade.finish(window)
-        for ready in quilt.put(window, latents):
-            mixed = quilt.take(ready)
-            for tile in ground.intersection(planned.data_tiles(ready)):
-                assert mixed is not None
-                kept[tile] = sha256(mixed.tobytes() + str(tile).encode()).digest()
-                if ready in work.written and tile in planned.tiles_of(ready):
-                    output[tile] = kept[tile]
-            cascade.finish(ready)
+        for painting in quilt.put(window, latents):
+            for ready in painting.windows:
+                for tile in ground.intersection(planned.data_tiles(ready)):
+                    assert painting.latents is not None
+                    seen = [painting.latents.tobytes(), str((painting.corner, tile)).encode()]
+                    kept[tile] = sha256(b"".join(seen)).digest()
+                    if ready in work.written and tile in planned.tiles_of(ready):
+                        output[tile] = kept[tile]
+                cascade.finish(ready)
     assert not len(cascade) and not len(quilt)
     return output
 
@@ -108,11 +109,11 @@ def test_a_whole_scene_asks_for_nothing_but_itself() -> None:
 
 
 def test_a_part_asks_for_a_ring_and_what_it_is_drawn_from_and_no_more() -> None:
-    """One tile in the middle of the scene: 9 windows at 14, seen from 12 through 4 tiles there."""
+    """One tile in the middle of the scene: 16 windows at 14, seen from 12 through 4 tiles there."""
     part = some_plan((12, 14), [[True] * 32] * 32, 1, 32, (0.505, 0.505, 0.01, 0.01))
     work = work_of(part, reference_spans((12, 14)))
     assert len(work.written) == 2
-    assert sorted(Counter(window.level for window in work.drawn).items()) == [(12, 16), (14, 9)]
+    assert sorted(Counter(window.level for window in work.drawn).items()) == [(12, 24), (14, 16)]
     assert sorted(Counter(window.level for window in work.painted).items()) == [(12, 4), (14, 1)]
     alone = work_of(part, reference_spans((12, 14)), blend=False)
     assert alone.drawn == alone.painted and len(alone.drawn) <= 5

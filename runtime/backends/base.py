@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from c2gm.runtime.bundle import LATENT_FACTOR
 from c2gm.runtime.pixels import Picture
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -78,12 +79,30 @@ class Loop(Protocol):
         ...
 
     def decode(self, latents: NDArray[np.float32]) -> Picture:
-        """The picture (H, H, 3) of latents (c, h, h)."""
+        """The picture (H, W, 3) of latents (c, h, w), no larger than what may be decoded."""
         ...
 
     def close(self) -> None:
         """Give the device's memory back; the loop cannot be used any more."""
         ...
+
+
+def extend(latents: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
+    """Latents (c, h, w) as (c, cells, cells) for a decoder of one shape, their last ones repeated.
+
+    Raises ValueError for more than fit.
+    """
+    _, height, width = latents.shape
+    if max(height, width) > cells:
+        raise ValueError(f"latents are {height} x {width}, expected no more than {cells}")
+    around = ((0, 0), (0, cells - height), (0, cells - width))
+    return np.pad(latents, around, mode="edge")
+
+
+def cut_picture(image: NDArray[np.uint8], latents: NDArray[np.float32]) -> Picture:
+    """Of a decoder's image (3, H, H) the picture (h, w, 3) that latents, extended, are shown in."""
+    _, height, width = (size * LATENT_FACTOR for size in latents.shape)
+    return np.ascontiguousarray(image[:, :height, :width].transpose(1, 2, 0))
 
 
 class Backend(Protocol):

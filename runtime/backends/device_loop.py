@@ -18,7 +18,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import STEP_INPUTS, WINDOW_INPUTS, StepRows, Tensors
+from c2gm.runtime.backends.base import (
+    STEP_INPUTS,
+    WINDOW_INPUTS,
+    StepRows,
+    Tensors,
+    cut_picture,
+    extend,
+)
 from c2gm.runtime.bundle import GraphName, Manifest, TensorSpec
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.pixels import Picture
@@ -295,12 +302,12 @@ class DeviceLoop:
     def decode(self, latents: NDArray[np.float32]) -> Picture:
         """See `Loop.decode`."""
         driver = self._driver
-        self._latents[0] = latents
+        self._latents[0] = extend(latents, self._latents.shape[-1])
         driver.upload(self._picture["latents"].address, self._latents)
         self._run("vae_decoder")
         driver.download(self._images[:1], self._picture["image"].address)
         driver.wait(driver.mark())
-        return np.ascontiguousarray(self._images[0].transpose(1, 2, 0))
+        return cut_picture(self._images[0], latents)
 
     def _latest_change(self) -> NDArray[np.float32]:
         """Of the latest step, which the host has waited for."""

@@ -6,8 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.backends.base import STEP_INPUTS, WINDOW_INPUTS, Graph, StepRows, Tensors
-from c2gm.runtime.bundle import GraphName, Manifest
+from c2gm.runtime.backends.base import (
+    STEP_INPUTS,
+    WINDOW_INPUTS,
+    Graph,
+    StepRows,
+    Tensors,
+    cut_picture,
+    extend,
+)
+from c2gm.runtime.bundle import LATENT_FACTOR, GraphName, Manifest
 from c2gm.runtime.pixels import Picture
 
 
@@ -20,9 +28,18 @@ class HostLoop:
     lag = 0
 
     def __init__(
-        self, manifest: Manifest, load: Callable[[GraphName], Graph], rows: int, side: int
+        self,
+        manifest: Manifest,
+        load: Callable[[GraphName], Graph],
+        rows: int,
+        side: int,
+        painted: int | None = None,
     ) -> None:
-        """Load the graphs and allocate the rows. Raises BundleError, BackendError."""
+        """Load the graphs and allocate the rows; `painted`: the one side that the decoder takes.
+
+        None: it takes any. Raises BundleError, BackendError.
+        """
+        self._painted = None if painted is None else painted // LATENT_FACTOR
         self.rows = rows
         self._condition, self._denoise = load("condition"), load("denoise")
         self._decoder = load("vae_decoder")
@@ -65,8 +82,9 @@ class HostLoop:
 
     def decode(self, latents: NDArray[np.float32]) -> Picture:
         """See `Loop.decode`."""
-        image = self._decoder.run({"latents": latents[np.newaxis]})["image"]
-        return np.ascontiguousarray(image[0].transpose(1, 2, 0))
+        whole = latents if self._painted is None else extend(latents, self._painted)
+        image = self._decoder.run({"latents": whole[np.newaxis]})["image"]
+        return cut_picture(image[0], latents)
 
     def close(self) -> None:
         """See `Loop.close`: nothing that Python does not give back itself."""

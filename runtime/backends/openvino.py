@@ -79,14 +79,14 @@ class OpenVinoBackend:
         self, windows: int | None, side: int, painted: int | None = None
     ) -> tuple[Loop, ...]:
         """See `Backend.open_loops`."""
-        count = min(windows or available_cores(), available_cores())
+        count, wide = min(windows or available_cores(), available_cores()), painted or side
 
         @cache
         def load(graph: GraphName) -> OpenVinoGraph:
-            decoder = graph == "vae_decoder"
-            return self.load(graph, side=painted or side if decoder else side, streams=count)
+            shape = wide if graph == "vae_decoder" else side
+            return self.load(graph, side=shape, streams=count)
 
-        return tuple(HostLoop(self._bundle.manifest, load, 1, side) for _ in range(count))
+        return tuple(HostLoop(self._bundle.manifest, load, 1, side, wide) for _ in range(count))
 
     def load(
         self, graph: GraphName, rows: int = 1, side: int = TILE_SIZE, streams: int | None = None
