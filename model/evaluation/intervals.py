@@ -11,6 +11,7 @@ kinds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from math import sqrt
 
@@ -71,19 +72,25 @@ def paired_difference(
     degrees = count - len(sizes)
     if degrees < FEWEST_DEGREES:
         return Difference(value, None, None, count)
-    rng = np.random.default_rng(seed)
-    times = [rng.multinomial(size, np.full(size, 1 / size), DRAWS) for size in sizes]
-    drawn = np.concatenate(times, axis=1) @ sums[used]
+    drawn = _times(sizes, seed) @ sums[used]
     spread = _difference(drawn[(drawn[:, 1::2] > 0).all(axis=1)])
     tail = ndtr(-sqrt(count / degrees) * stdtrit(degrees, 0.5 + _CONFIDENCE / 2))
     low, high = np.quantile(spread, [tail, 1.0 - tail])
     return Difference(value, round(float(low), _DIGITS), round(float(high), _DIGITS), count)
 
 
-def _sizes(kinds: Sequence[str]) -> list[int]:
+def _sizes(kinds: Sequence[str]) -> tuple[int, ...]:
     """How many blocks are drawn together: those of each kind (`kinds` sorted), or all."""
-    sizes = [len(list(same)) for _, same in groupby(kinds)]
-    return sizes if min(sizes) > 1 else [len(kinds)]
+    sizes = tuple(len(list(same)) for _, same in groupby(kinds))
+    return sizes if min(sizes) > 1 else (len(kinds),)
+
+
+@cache
+def _times(sizes: tuple[int, ...], seed: int) -> NDArray[np.float64]:
+    """How often each block is drawn, (DRAWS, blocks)."""
+    rng = np.random.default_rng(seed)
+    times = [rng.multinomial(size, np.full(size, 1 / size), DRAWS) for size in sizes]
+    return np.concatenate(times, axis=1).astype(np.float64)
 
 
 def _difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
