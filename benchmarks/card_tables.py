@@ -181,7 +181,7 @@ def _pictures(table: Report, level: str, who: str) -> str:
     values = _row(table, level).get(who)
     if values is None:
         return "-"
-    return " / ".join(_number(values[name], form) for name, form in PICTURES)
+    return " / ".join(_number(values.get(name), form) for name, form in PICTURES)
 
 
 def _number(value: float | None, form: str) -> str:

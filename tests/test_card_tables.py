@@ -78,6 +78,7 @@ def test_differences_are_those_of_the_means_with_the_range_of_four_places(
     shown, low, high = (float(number) for number in found.groups())
     assert low < shown < high and shown == pytest.approx(value, abs=0.006)
     assert cells[3] == "-", "there was no network for LPIPS"
+    assert tables[title] in card_tables(ours), "without a peer as with one"
 
     # 6 shades are 20 log10(3) dB worse than 2, on every tile.
     for condition in ("with reference", "without reference"):
