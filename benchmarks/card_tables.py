@@ -1,5 +1,8 @@
 """The tables of the model card, in Markdown, from reports of `c2gm-eval --output`.
 
+Scores, then differences on the same tiles with 95 % intervals: to the enlarged reference, and to a
+peer (docs/training.md, "How sure a difference of scores is").
+
 python -m c2gm.benchmarks.card_tables docs/evaluation/nano.json
 python -m c2gm.benchmarks.card_tables docs/evaluation/nano_24.json \\
     --peer docs/evaluation/pix2pix_24.json
