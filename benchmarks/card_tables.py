@@ -1,5 +1,8 @@
 """The tables of the model card, in Markdown, from reports of `c2gm-eval --output`.
 
+Scores, then differences on the same tiles with 95 % intervals: to the enlarged reference, and to a
+peer (docs/training.md, "How sure a difference of scores is").
+
 python -m c2gm.benchmarks.card_tables docs/evaluation/nano.json
 python -m c2gm.benchmarks.card_tables docs/evaluation/nano_24.json \\
     --peer docs/evaluation/pix2pix_24.json
@@ -10,6 +13,17 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from c2gm.benchmarks.difference_tables import (
+    BOTH,
+    against_peer,
+    against_reference,
+    difference_tables,
+)
+from c2gm.benchmarks.rows import markdown
+from c2gm.model.evaluation.tile_scores import TileScores
+from c2gm.runtime.command import leave
+from c2gm.runtime.errors import C2GMError, DataError
 
 PICTURES = (("psnr_y", ".2f"), ("ssim_y", ".3f"), ("lpips", ".3f"))
 AREAS = ("iou_wood", "iou_water", "iou_built_up", "iou_building", "iou_road")
@@ -27,13 +41,28 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("--peer", type=Path, help="A report on the same tiles, to set beside.")
     options = parser.parse_args()
-    ours = _conditions(options.report)
-    if options.peer is None:
+    try:
+        tables = card_tables(options.report, options.peer)
+    except C2GMError as error:
+        leave("card_tables", str(error), error.exit_code)
+    print("\n\n".join("\n".join(table) for table in tables))
+
+
+def card_tables(report: Path, peer: Path | None = None) -> list[list[str]]:
+    """Lines of every table: scores, then differences with their intervals.
+
+    Raises DataError for a file that is no report, or lacks scores by tile or a condition, and for
+    a peer's report on other tiles.
+    """
+    ours, our_tiles = _read(report, BOTH[:1] if peer is None else BOTH)
+    compared = against_reference(our_tiles)
+    if peer is None:
         tables = [levels_table(ours), classes_table(ours), real_table(ours)]
     else:
-        peer = _conditions(options.peer)
-        tables = [peer_table(ours, peer, "real"), peer_table(ours, peer, None)]
-    print("\n\n".join("\n".join(table) for table in tables))
+        theirs, their_tiles = _read(peer, BOTH)
+        compared += against_peer(our_tiles, their_tiles)
+        tables = [peer_table(ours, theirs, "real"), peer_table(ours, theirs, None)]
+    return [*tables, *difference_tables(compared)]
 
 
 def levels_table(conditions: Report) -> list[str]:
@@ -50,7 +79,7 @@ def levels_table(conditions: Report) -> list[str]:
         [level, *(_pictures(conditions[c]["detailed"], level, who) for c, who in shown.values())]
         for level in (*levels, "all")
     ]
-    return _markdown(["level", *shown], rows)
+    return markdown(["level", *shown], rows)
 
 
 def classes_table(conditions: Report) -> list[str]:
@@ -75,7 +104,7 @@ def classes_table(conditions: Report) -> list[str]:
                     ]
                 )
     names = [area.removeprefix("iou_").replace("_", "-") for area in AREAS]
-    return _markdown(["detailed tiles", *names, "roads found / right", "FD"], rows)
+    return markdown(["detailed tiles", *names, "roads found / right", "FD"], rows)
 
 
 def real_table(conditions: Report) -> list[str]:
@@ -94,7 +123,7 @@ def real_table(conditions: Report) -> list[str]:
         ]
         for level, row in levels.items()
     ]
-    return _markdown(["level", "tiles", *(_title(name) for name, _ in columns)], rows)
+    return markdown(["level", "tiles", *(_title(name) for name, _ in columns)], rows)
 
 
 def peer_table(ours: Report, peer: Report, kind: str | None) -> list[str]:
@@ -121,12 +150,24 @@ def peer_table(ours: Report, peer: Report, kind: str | None) -> list[str]:
         ]
         for level in (*(z for z in first["levels"] if int(z) >= 13), "all")
     ]
-    return _markdown(["level", "tiles", *tables], rows)
+    return markdown(["level", "tiles", *tables], rows)
 
 
-def _conditions(path: Path) -> Report:
-    conditions: Report = json.loads(path.read_text(encoding="utf-8"))["conditions"]
-    return conditions
+def _read(path: Path, needed: Sequence[str]) -> tuple[Report, TileScores]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        conditions: Report = content["conditions"]
+        tiles = TileScores.of_report(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no report of c2gm-eval --output ({type(error).__name__}: {error})"
+        ) from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    for name in needed:
+        if name not in conditions:
+            raise DataError(f"{path} has nothing of {name}; make it with --references both or all")
+    return conditions, tiles
 
 
 def _of(content: Report, kind: str | None) -> Report:
@@ -143,7 +184,7 @@ def _pictures(table: Report, level: str, who: str) -> str:
     values = _row(table, level).get(who)
     if values is None:
         return "-"
-    return " / ".join(_number(values[name], form) for name, form in PICTURES)
+    return " / ".join(_number(values.get(name), form) for name, form in PICTURES)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -152,14 +193,6 @@ def _number(value: float | None, form: str) -> str:
 
 def _title(name: str) -> str:
     return {"ssim_y": "SSIM-Y", "psnr_y": "PSNR-Y"}.get(name, name.removeprefix("iou_") + " IoU")
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

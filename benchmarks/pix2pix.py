@@ -14,7 +14,6 @@ python -m c2gm.benchmarks.pix2pix evaluate --dataset runs/dataset --run runs/pix
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +31,7 @@ from c2gm.model.data.dataset import MapPairs, Sample, collate
 from c2gm.model.evaluation.evaluate import CONDITIONS, EvaluateOptions, evaluate
 from c2gm.model.evaluation.lpips import packaged_network
 from c2gm.model.evaluation.metrics import Pictures, psnr_y
+from c2gm.model.evaluation.report_text import report_text
 from c2gm.model.evaluation.scores import Networks
 from c2gm.model.sampling import to_pictures
 from c2gm.model.train import Batch, Trainer, TrainOptions
@@ -249,11 +249,11 @@ def main() -> None:
         networks,
         lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
     ).report
-    text = json.dumps({"model": {"name": "pix2pix"}, **report}, indent=1)
+    text = report_text({"model": {"name": "pix2pix"}, **report})
     if options.output is not None:
-        options.output.write_text(text + "\n")
+        options.output.write_text(text, encoding="utf-8")
     else:
-        print(text)
+        print(text, end="")
 
 
 if __name__ == "__main__":

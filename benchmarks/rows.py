@@ -1,6 +1,6 @@
-"""Rows of the benchmarks' tables, from c2gm-eval's reports."""
+"""Rows of the benchmarks' tables, from c2gm-eval's reports, and tables in Markdown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHOWN = ("psnr_y", "ssim_y", "lpips", "fd_alexnet", "iou_built_up", "iou_building", "iou_road")
@@ -24,3 +24,8 @@ def row_text(title: str, values: Mapping[str, float | None]) -> str:
     """One line for people."""
     cells = [f"{name} {values[name]:.4f}" for name in SHOWN if values.get(name) is not None]
     return f"{title}  " + "  ".join(cells)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

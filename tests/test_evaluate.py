@@ -20,7 +20,9 @@ from c2gm.model.evaluation.evaluate import EvaluateOptions, evaluate
 from c2gm.model.evaluation.feature_metrics import InceptionFeatures, inception_network
 from c2gm.model.evaluation.metrics import Pictures
 from c2gm.model.evaluation.painter import SGDMPainter
+from c2gm.model.evaluation.report_text import report_text
 from c2gm.model.evaluation.scores import Networks
+from c2gm.model.evaluation.tile_scores import TileScores
 from c2gm.runtime.errors import OptionError, OutputError, WeightsError
 
 
@@ -56,6 +58,31 @@ def test_the_true_map_scores_full_marks_beside_its_baseline(dataset: Path) -> No
     assert without["kinds"]["painted"]["levels"]["14"]["enlarged_reference"] == pytest.approx(
         row["enlarged_reference"]
     )
+
+
+def test_tile_scores_add_up_to_the_tables(dataset: Path) -> None:
+    """Whoever reads a report can make its means, and intervals of them, from its tiles."""
+    result = evaluate(LevelPainter(), EvaluateOptions(dataset, 3), Networks(), lambda *_: None)
+    report = json.loads(report_text(result.report))
+    assert report == json.loads(json.dumps(result.report))
+    found = TileScores.of_report(report)
+    assert len(found.tiles) == report["tiles"]
+    for condition, content in report["conditions"].items():
+        for subset in ("all", "detailed"):
+            chosen = found.painted[condition] & [getattr(tile, subset) for tile in found.tiles]
+            table = content[subset]["overall"]
+            assert table["tiles"] == chosen.sum() > 0
+            for who, painter in (("model", condition), ("enlarged_reference",) * 2):
+                if not found.painted[painter][chosen].all():
+                    continue
+                for name, parts in found.parts[painter].items():
+                    part, whole = parts[chosen].sum(axis=0)
+                    expected = table[who][name]
+                    assert (
+                        expected is None
+                        if whole == 0
+                        else expected == pytest.approx(part / whole, abs=1e-5)
+                    ), name
 
 
 def test_scores_do_not_depend_on_the_batch(dataset: Path) -> None:

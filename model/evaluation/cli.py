@@ -1,7 +1,6 @@
 """`c2gm-eval`: scores a model on the validation tiles of a dataset."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -103,7 +102,10 @@ def evaluate(
     dino_weights: Annotated[
         Path | None, typer.Option(help="DINO ViT-S/8 or B/8 weights; without them no MFP.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the whole report here (JSON).")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the whole report here (JSON), with the scores of every tile."),
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Write a sheet of pictures here (PNG).")
     ] = None,
@@ -140,6 +142,7 @@ def evaluate(
     from c2gm.model.evaluation.feature_metrics import DinoFeatures, InceptionFeatures
     from c2gm.model.evaluation.lpips import AlexNetFeatures, packaged_weights
     from c2gm.model.evaluation.painter import Painter, SGDMPainter
+    from c2gm.model.evaluation.report_text import report_text
     from c2gm.model.evaluation.scores import Networks
     from c2gm.model.evaluation.sheet import evaluation_sheet
 
@@ -202,7 +205,7 @@ def evaluate(
         **evaluation.report,
     }
     if output is not None:
-        output.write_text(json.dumps(report, indent=1) + "\n")
+        output.write_text(report_text(report), encoding="utf-8")
     if sheet is not None:
         evaluation_sheet(evaluation, sheet_rows).save(sheet)
     _print(report)

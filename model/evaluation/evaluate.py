@@ -15,6 +15,7 @@ from c2gm.model.evaluation.cascade_painter import CascadePainter
 from c2gm.model.evaluation.metrics import SSIM_RADIUS, Pictures
 from c2gm.model.evaluation.painter import Painter
 from c2gm.model.evaluation.scores import FEWEST_TILES, METRICS, Indices, Networks, Scores, TrueMaps
+from c2gm.model.evaluation.tile_scores import tile_scores
 from c2gm.model.maps.cartography import BACKGROUND
 from c2gm.runtime.errors import DataError, OptionError
 from c2gm.runtime.levels import LEVELS, SPANS, check_spans
@@ -126,11 +127,13 @@ def evaluate(
     painted_tiles = {
         name: _painted_tiles(name, samples, options) for name in CONDITIONS[options.references]
     }
+    by_painter = {"enlarged_reference": baseline}
     total, done = sum(len(tiles) for tiles in painted_tiles.values()), 0
     conditions: dict[str, Any] = {}
     pictures: dict[str, Pictures] = {}
     for name, painted in painted_tiles.items():
         scores, seconds = Scores(truth), 0.0
+        by_painter[name] = scores
         brush: Painter = painter
         if name == "cascade":
             brush = CascadePainter(painter, options.spans, options.coarsest)
@@ -164,6 +167,7 @@ def evaluate(
         "left_out": networks.left_out(),
         "warnings": warnings,
         "conditions": conditions,
+        "tile_scores": tile_scores(samples, sets, by_painter),
     }
     return Evaluation(report, samples, sets, pictures)
 

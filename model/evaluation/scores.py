@@ -169,6 +169,26 @@ class Scores:
             self._features[name][tiles] = describe(pictures)
         self._painted[tiles] = True
 
+    @property
+    def means(self) -> list[str]:
+        """Names of the scores whose mean over tiles counts, in the order of `tile`."""
+        return list(self._values)
+
+    @property
+    def ratios(self) -> list[str]:
+        """Names of the scores that are a sum of pixels over another, in the order of `tile`."""
+        return list(self._counts)
+
+    def tile(self, index: int) -> list[float] | None:
+        """Of one tile: every mean's value, then numerator and denominator (whole numbers) of every
+        ratio; None if it was not painted."""
+        if not self._painted[index]:
+            return None
+        values: list[float] = [float(scores[index]) for scores in self._values.values()]
+        for counts in self._counts.values():
+            values += counts[index].tolist()
+        return values
+
     def of(self, tiles: Indices) -> dict[str, float | None]:
         """Means over tiles, class scores and Frechet distances of their set; None where one was not
         painted.
