@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from mercantile import Tile
 
-from c2gm.benchmarks.sheet import infer
+from c2gm.benchmarks.child import infer
 from c2gm.benchmarks.tile_scores import Key, TileScore, compare, means, score_tiles, tile_extents
 from c2gm.model.data.mosaic import Area, crop, open_area
 from c2gm.model.evaluation.consistency import measure_consistency, shares
