@@ -1,9 +1,10 @@
 """When sampling may stop early: a tolerance for every scale prompt, if that is worth anything.
 
 Early stopping has to beat simply taking fewer steps (method, section 6). So rules are chosen on
-half of the windows, each as short as costs next to nothing, and then all of them together are set
-against every smaller fixed number of steps on the other half, of a schedule of its own or the first
-ones of the whole schedule. Where one of those is as good at as few steps, no rule is written.
+half of the windows, each as short as costs next to nothing against the bundle's default, and then
+all of them together are set against every smaller fixed number of steps on the other half, of a
+schedule of its own or the first ones of the same. Where one of those is as good at as few steps, no
+rule is written.
 
 Beside PSNR and SSIM, which like the mean of all maps that there may be, stands LPIPS, which does
 not: a rule that ends windows while they are still blurred costs nothing by the first two.
@@ -73,6 +74,10 @@ class Rival:
         """What a run has drawn after a step, counted from 0; default: after its last."""
         return cls(title, steps, {name: getattr(run, name)[:, at] for name in MEASURES})
 
+    def means(self, rows: NDArray[np.int64]) -> Scores:
+        """Of some of the tiles."""
+        return {name: float(values[rows].mean()) for name, values in self.scores.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -95,8 +100,8 @@ def calibrate_early_stop(
 ) -> Verdict:
     """Sample `windows` of training ground at every number of steps and judge.
 
-    `longer`: whole schedules of so many steps that are tried, too; one of them must not take more
-    steps than the bundle's default does. Raises DataError for an unusable dataset.
+    `longer`: whole schedules of so many steps that are tried, too. Raises DataError for an unusable
+    dataset.
     """
     default, schedule = bundle.manifest.default_steps, bundle.manifest.schedule
     if default <= CALM_STEPS and not longer:
@@ -120,10 +125,11 @@ def calibrate_early_stop(
     for n in _numbers(min(most, schedule.max_steps), default):
         run = record(bundle, loops, samples, n, network, every_step=False)
         rivals.append(Rival.of(f"{n}", n, run))
+    usual = next(rival for rival in rivals if rival.steps == default)
     verdicts: list[Verdict] = []
     for longer_steps, sampled, steps in tried:
         run = record(sampled, loops, samples, steps, network)
-        verdict = judge(run, rivals, prompts, default if longer_steps else None)
+        verdict = judge(run, rivals, prompts, usual)
         title = f"{steps} steps" + (", whole" if longer_steps else "")
         progress(f"early stopping, schedule of {title}: {verdict.report['reason']}")
         report = {"schedule": title} | dict(verdict.report)
@@ -149,12 +155,12 @@ def judge(
     run: Trajectories,
     rivals: Sequence[Rival],
     prompts: NDArray[np.str_],
-    at_most: int | None = None,
+    default: Rival,
 ) -> Verdict:
     """Rules for a schedule from what was recorded of it, (n, steps), set against rivals.
 
-    Every second window of a prompt is one to choose on, the others are to judge on. `at_most`:
-    steps that rules may take on average.
+    Every second window of a prompt is one to choose on, the others are to judge on. `default`: what
+    rules must lose nothing to, and take no more steps than on average.
     """
     steps = run.change.shape[1]
     names = np.unique(prompts)
@@ -168,7 +174,7 @@ def judge(
         rules: dict[str, EarlyStop] = {}
         ends = np.full(len(prompts), steps - 1)
         for name, (here, others) in zip(names, halves, strict=True):
-            rule = choose(run, here, measures) if len(others) else None
+            rule = choose(run, here, default, measures) if len(others) else None
             if rule is not None:
                 rules[str(name)] = rule
                 ends[others] = _ends(run, rule)[others]
@@ -180,10 +186,7 @@ def judge(
     # A rule that ends every window after k steps is worth no more than taking k steps.
     cut_short = [Rival.of(f"{k} of {steps}", k, run, k - 1) for k in range(1, steps)]
     all_rivals = [*rivals, *cut_short]
-    scores = {
-        rival.title: {name: float(values[rows].mean()) for name, values in rival.scores.items()}
-        for rival in all_rivals
-    }
+    scores = {rival.title: rival.means(rows) for rival in all_rivals}
     as_good = [
         rival.title
         for rival in all_rivals
@@ -194,6 +197,7 @@ def judge(
         "windows": {"chosen_on": len(prompts) - len(rows), "judged_on": len(rows)},
         "mean_steps": round(mean_steps, 3),
         **_rounded(mine),
+        "default": {"steps": default.steps, **_rounded(default.means(rows))},
         "to_its_end": _rounded(_means(run, rows, np.full(len(rows), steps - 1))),
         "by_psnr_and_ssim_alone": {
             "prompts": sorted(blind_rules),
@@ -211,22 +215,29 @@ def judge(
             f"not worth it: {rival} fixed steps give {scores[rival]['psnr']:.2f} dB, LPIPS "
             f"{scores[rival]['lpips']:.3f}, early stopping {found} in {mean_steps:.1f} steps"
         )
-    elif at_most is not None and mean_steps > at_most:
-        reason = f"not worth it: {mean_steps:.1f} steps, the default takes {at_most}"
+    elif mean_steps > default.steps:
+        reason = (
+            f"not worth it: {found} in {mean_steps:.1f} steps, the default takes {default.steps}"
+        )
     else:
-        reason = f"{mean_steps:.1f} instead of {steps} steps for {found}"
+        reason = f"{mean_steps:.1f} instead of {default.steps} steps for {found}"
         return Verdict(rules, report | {"rules": sorted(rules), "reason": reason})
     return Verdict({}, report | {"rules": [], "reason": reason})
 
 
-def choose(run: Trajectories, rows: NDArray[np.int64], measures: Sequence[str]) -> EarlyStop | None:
-    """The rule of fewest steps that costs these tiles next to nothing; None where none ends one."""
-    last = run.change.shape[1] - 1
-    best, fewest = None, float(last)
+def choose(
+    run: Trajectories, rows: NDArray[np.int64], default: Rival, measures: Sequence[str]
+) -> EarlyStop | None:
+    """The rule of fewest steps that loses next to nothing to the default on these tiles.
+
+    None where no rule does, or none ends a tile early.
+    """
+    usual = default.means(rows)
+    best, fewest = None, float(run.change.shape[1] - 1)
     for rule in candidates():
         ends = _ends(run, rule)[rows]
-        whole, stopped = _means(run, rows, np.full(len(rows), last)), _means(run, rows, ends)
-        losses = {name: MEASURES[name].better * (whole[name] - stopped[name]) for name in measures}
+        found = _means(run, rows, ends)
+        losses = {name: MEASURES[name].better * (usual[name] - found[name]) for name in measures}
         lossless = all(losses[name] <= MEASURES[name].loss for name in measures)
         if lossless and ends.mean() < fewest:
             best, fewest = rule, float(ends.mean())

@@ -38,6 +38,10 @@ def settled_after(good_after: dict[str, int]) -> tuple[Trajectories, np.ndarray]
     return recorded(np.where(settled, 0.001, 0.9), np.where(settled, 30.0, 20.0)), prompts
 
 
+def to_the_end(run: Trajectories) -> Rival:
+    return Rival.of("default", run.change.shape[1], run)
+
+
 def fixed(scores: dict[int, float], tiles: int) -> list[Rival]:
     """Fixed numbers of steps and the PSNR that each of them gives all tiles."""
     flat = {n: np.full((tiles, 1), db) for n, db in scores.items()}
@@ -46,7 +50,7 @@ def fixed(scores: dict[int, float], tiles: int) -> list[Rival]:
 
 def test_each_prompt_gets_its_own_rule_where_that_wins() -> None:
     run, prompts = settled_after({"12-none": 4, "16-4x": STEPS})
-    verdict = judge(run, fixed({4: 25.0, 6: 28.0}, len(prompts)), prompts)
+    verdict = judge(run, fixed({4: 25.0, 6: 28.0}, len(prompts)), prompts, to_the_end(run))
     assert set(verdict.rules) == {"12-none"}
     assert verdict.report["mean_steps"] == (5 + STEPS) / 2
 
@@ -54,21 +58,21 @@ def test_each_prompt_gets_its_own_rule_where_that_wins() -> None:
 def test_windows_may_end_as_soon_as_two_steps_can_be_compared() -> None:
     """A least number of steps of its own once kept rules from what the benchmark liked best."""
     run, prompts = settled_after({"12-none": 2, "16-4x": STEPS})
-    verdict = judge(run, fixed({2: 20.0}, len(prompts)), prompts)
+    verdict = judge(run, fixed({2: 20.0}, len(prompts)), prompts, to_the_end(run))
     assert verdict.rules["12-none"].minimum_steps == CALM_STEPS
     assert verdict.report["mean_steps"] == (3 + STEPS) / 2
 
 
 def test_no_rule_where_fewer_fixed_steps_do_as_well() -> None:
     run, prompts = settled_after({"12-none": 4, "16-4x": STEPS})
-    verdict = judge(run, fixed({4: 25.0, 6: 30.0}, len(prompts)), prompts)
+    verdict = judge(run, fixed({4: 25.0, 6: 30.0}, len(prompts)), prompts, to_the_end(run))
     assert not verdict.rules
     assert "6 fixed steps" in verdict.report["reason"]
 
 
 def test_no_rule_where_nothing_stands_still() -> None:
     run, prompts = settled_after({"12-none": STEPS})
-    assert not judge(run, fixed({4: 25.0}, len(prompts)), prompts).rules
+    assert not judge(run, fixed({4: 25.0}, len(prompts)), prompts, to_the_end(run)).rules
 
 
 def test_a_rule_that_wins_by_blur_is_refused() -> None:
@@ -76,19 +80,24 @@ def test_a_rule_that_wins_by_blur_is_refused() -> None:
     still, prompts = settled_after({"12-none": 4, "16-4x": STEPS})
     psnr = np.linspace(31, 28, STEPS) * np.ones((len(prompts), 1))
     lpips = np.linspace(0.3, 0.2, STEPS) * np.ones((len(prompts), 1))
-    verdict = judge(recorded(still.change, psnr, lpips), fixed({2: 20.0}, len(prompts)), prompts)
+    run = recorded(still.change, psnr, lpips)
+    verdict = judge(run, fixed({2: 20.0}, len(prompts)), prompts, to_the_end(run))
     assert not verdict.rules and "without loss" in verdict.report["reason"]
     blind = verdict.report["by_psnr_and_ssim_alone"]
     assert blind["prompts"] == ["12-none"] and blind["psnr"] > verdict.report["psnr"]
     assert blind["lpips"] > verdict.report["lpips"]
 
 
-def test_rules_of_a_longer_schedule_must_not_take_more_steps_than_the_default() -> None:
+def test_rules_of_a_longer_schedule_are_set_against_the_default() -> None:
+    """They must lose nothing to it, and not take more steps."""
     run, prompts = settled_after({"12-none": 4, "16-4x": STEPS})
-    rivals = fixed({2: 20.0}, len(prompts))
-    assert judge(run, rivals, prompts, at_most=8).rules
-    verdict = judge(run, rivals, prompts, at_most=2)
-    assert not verdict.rules and "the default takes 2" in verdict.report["reason"]
+    rivals = fixed({2: 20.0, 8: 29.99}, len(prompts))
+    two, eight = rivals
+    dearer = judge(run, [two], prompts, two)
+    assert not dearer.rules and "the default takes 2" in dearer.report["reason"]
+    assert judge(run, [two], prompts, eight).rules
+    worse = judge(run, [two], prompts, *fixed({8: 30.2}, len(prompts)))
+    assert not worse.rules and "without loss" in worse.report["reason"]
 
 
 def test_rules_are_judged_on_windows_that_they_were_not_chosen_on() -> None:
@@ -96,7 +105,8 @@ def test_rules_are_judged_on_windows_that_they_were_not_chosen_on() -> None:
     run, prompts = settled_after({"12-none": 4})
     psnr = run.psnr.copy()
     psnr[1::2, :-1] = 20.0
-    verdict = judge(recorded(run.change, psnr), fixed({4: 25.0}, len(prompts)), prompts)
+    run = recorded(run.change, psnr)
+    verdict = judge(run, fixed({4: 25.0}, len(prompts)), prompts, to_the_end(run))
     assert not verdict.rules
     assert "4 fixed steps give 25.00 dB" in verdict.report["reason"]
     assert "early stopping 20.00 dB" in verdict.report["reason"]
@@ -104,13 +114,14 @@ def test_rules_are_judged_on_windows_that_they_were_not_chosen_on() -> None:
 
 def test_no_rule_without_windows_to_judge_on() -> None:
     run, _ = settled_after({"12-none": 4, "16-4x": 4})
-    verdict = judge(run, fixed({4: 25.0}, 8), np.array([f"prompt {n}" for n in range(8)]))
+    prompts = np.array([f"prompt {n}" for n in range(8)])
+    verdict = judge(run, fixed({4: 25.0}, 8), prompts, to_the_end(run))
     assert not verdict.rules and "too few windows" in verdict.report["reason"]
 
 
 def test_a_rule_that_ends_all_windows_alike_is_no_rule() -> None:
     run, prompts = settled_after({"12-none": 4, "16-4x": 4})
-    verdict = judge(run, fixed({4: 25.0}, len(prompts)), prompts)
+    verdict = judge(run, fixed({4: 25.0}, len(prompts)), prompts, to_the_end(run))
     assert not verdict.rules
     assert "4 of 10 fixed steps give 30.00" in verdict.report["reason"]
 
