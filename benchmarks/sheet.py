@@ -53,10 +53,11 @@ def run_sheet(
     authors' way draws in every round; none of the peers runs where it is 0. Returns `manners` (see
     `summarise`) and `rounds`, every single run. Raises C2GMError.
     """
-    planned = replace(sheet_plan(tiles=tiles), halo=halo)
+    plain = sheet_plan(tiles=tiles)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        scene = mirrored_scene(picture, planned, folder)
+        scene = mirrored_scene(picture, plain, folder)
+        planned = replace(plain, halo=halo)
         manners = [_ours(bundle, backend, scene, planned) for bundle, backend in configurations]
         if peer_tiles:
             manners += _peers(scene, planned, folder, peer_tiles)

@@ -30,10 +30,10 @@ FEWEST_TILES = 20
 """Of a sheet: seven levels have one tile each at least."""
 
 SPOKEN = {
-    START: "start: interpreter, imports, command line",
-    CHECK: "decode all tiles again, to check them",
+    START: "start: interpreter, imports",
+    CHECK: "check: decode all tiles again",
     OTHER: "by no part",
-    IDLE: "cores without work",
+    IDLE: "cores without work of this run",
 }
 
 

@@ -15,6 +15,7 @@ from c2gm.benchmarks.command_options import tell
 from c2gm.benchmarks.core_time import IDLE, OTHER, split_core_time
 from c2gm.benchmarks.profile import GROUPS, by, group_of, profile_graph, read_events
 from c2gm.benchmarks.rounds import order, ratios_by_round
+from c2gm.benchmarks.scenes import sheet_plan
 from c2gm.benchmarks.sheet import GRAPH_PARTS, Manner, take_turns
 from c2gm.benchmarks.tile_scores import TileScore, compare
 from c2gm.runtime.bundle import Bundle
@@ -81,7 +82,9 @@ def test_a_real_sheet_is_split_by_measurement(tiny_bundle: Path, tmp_path: Path)
     assert done.exit_code == 0 and "cores without work" in done.stdout
     document = json.loads(output.read_text(encoding="utf-8"))
     assert [row["round"] for row in document["rounds"]] == [1, 2]
+    planned = sheet_plan(tiles=25)
     for row in document["rounds"]:
+        assert row["tiles"] == sum(planned.tile_count(level) for level in planned.levels)
         assert sum(row["core_s"].values()) == pytest.approx(available_cores() * row["wall_s"])
         assert set(row["core_s"]) == {*PARTS, "start", "check", OTHER, IDLE}
         # Interpreter and imports; all of the rest is no more than the whole process took.
