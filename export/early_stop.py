@@ -138,7 +138,7 @@ def calibrate_early_stop(
     best = min(won, key=lambda v: v.report["mean_steps"]) if won else verdicts[0]
     tables = [dict(verdict.report) for verdict in verdicts]
     outcome = {"rules": sorted(best.rules), "reason": best.report["reason"], "tried": tables}
-    return Verdict(best.rules, outcome, best.steps)
+    return Verdict(best.rules, outcome, best.steps if won else None)
 
 
 def training_windows(dataset: Path, count: int) -> list[Sample]:

@@ -197,8 +197,17 @@ def test_a_bundles_report_says_what_was_tried_and_why(
         assert set(report["rules"]) == set(made.early_stop)
         assert ("too few" in report["reason"]) == (not tried)
         assert [one["schedule"] for one in report.get("tried", [])] == tried
-        assert made.default_steps in (steps, *longer)
+        if not made.early_stop:
+            assert made.default_steps == steps, "what did not win leaves the bundle as it was"
         manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    # Where one wins, it is for the schedule that it won on.
+    won = early_stop.Verdict({"14-none": EarlyStop(0.1, 2)}, {"rules": ["14-none"]}, 7)
+    monkeypatch.setattr(calibrate, "calibrate_early_stop", lambda *_: won)
+    add_early_stop(copy, tmp_path, lambda line: None, (7,))
+    made = Bundle.read(copy).manifest
+    assert (made.default_steps, made.schedule.sampling_end) == (7, 0.0)
+    assert made.early_stop == won.rules
+    monkeypatch.undo()
     monkeypatch.setattr(early_stop, "packaged_network", lambda: None)
     add_early_stop(copy, tmp_path, lambda line: None, (5,))
     report = json.loads((copy / "parity.json").read_text(encoding="utf-8"))["early_stop"]
