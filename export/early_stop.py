@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,7 @@ def judge(
     halves = [(found[::2], found[1::2]) for found in windows]
     rows = np.sort(np.concatenate([others for _, others in halves]))
     if not len(rows):
-        return Verdict({}, {"rules": {}, "reason": "too few windows to choose and to judge on"})
+        return Verdict({}, {"rules": [], "reason": "too few windows to choose and to judge on"})
 
     def chosen(measures: Sequence[str]) -> tuple[dict[str, EarlyStop], NDArray[np.int64]]:
         rules: dict[str, EarlyStop] = {}
@@ -182,47 +182,49 @@ def judge(
 
     rules, ends = chosen(tuple(MEASURES))
     blind_rules, blind_ends = chosen(BLIND)
-    mine, mean_steps = _means(run, rows, ends), float((ends + 1).mean())
+    mine, usual = _means(run, rows, ends), default.means(rows)
+    mean_steps = float((ends + 1).mean())
     # A rule that ends every window after k steps is worth no more than taking k steps.
     cut_short = [Rival.of(f"{k} of {steps}", k, run, k - 1) for k in range(1, steps)]
-    all_rivals = [*rivals, *cut_short]
-    scores = {rival.title: rival.means(rows) for rival in all_rivals}
-    as_good = [
-        rival.title
-        for rival in all_rivals
-        if rival.steps <= min(np.ceil(mean_steps), steps - 1)
-        and _as_good(scores[rival.title], mine)
-    ]
+    scores = {rival.title: rival.means(rows) for rival in (*rivals, *cut_short)}
+    affordable = min(np.ceil(mean_steps), steps - 1)
+    as_good = {
+        rival.title: scores[rival.title]
+        for rival in (*rivals, *cut_short)
+        if rival.steps <= affordable and _behind(scores[rival.title], mine, "margin")
+    }
+    found = f"{mine['psnr']:.2f} dB, LPIPS {mine['lpips']:.3f} in {mean_steps:.1f} steps"
+    won = False
+    if not rules:
+        reason = "no tolerance ends a window without loss"
+    elif as_good:
+        rival = max(as_good, key=lambda title: tuple(as_good[title].values()))
+        reason = (
+            f"not worth it: {rival} fixed steps give {as_good[rival]['psnr']:.2f} dB, LPIPS "
+            f"{as_good[rival]['lpips']:.3f}, early stopping {found}"
+        )
+    elif not _behind(mine, usual, "loss"):
+        reason = f"on other windows than it was chosen on it loses too much: {found}"
+    elif mean_steps > default.steps:
+        reason = f"not worth it: {found}, the default takes {default.steps}"
+    else:
+        won, reason = True, f"instead of {default.steps} steps {found}"
     report = {
+        "rules": sorted(rules) if won else [],
+        "reason": reason,
         "windows": {"chosen_on": len(prompts) - len(rows), "judged_on": len(rows)},
         "mean_steps": round(mean_steps, 3),
         **_rounded(mine),
-        "default": {"steps": default.steps, **_rounded(default.means(rows))},
+        "default": {"steps": default.steps, **_rounded(usual)},
         "to_its_end": _rounded(_means(run, rows, np.full(len(rows), steps - 1))),
         "by_psnr_and_ssim_alone": {
             "prompts": sorted(blind_rules),
             "mean_steps": round(float((blind_ends + 1).mean()), 3),
             **_rounded(_means(run, rows, blind_ends)),
         },
-        "fixed": {title: _rounded(found) for title, found in scores.items()},
+        "fixed": {title: _rounded(values) for title, values in scores.items()},
     }
-    found = f"{mine['psnr']:.2f} dB, LPIPS {mine['lpips']:.3f}"
-    if not rules:
-        reason = "no tolerance ends a window without loss"
-    elif as_good:
-        rival = max(as_good, key=lambda title: tuple(scores[title].values()))
-        reason = (
-            f"not worth it: {rival} fixed steps give {scores[rival]['psnr']:.2f} dB, LPIPS "
-            f"{scores[rival]['lpips']:.3f}, early stopping {found} in {mean_steps:.1f} steps"
-        )
-    elif mean_steps > default.steps:
-        reason = (
-            f"not worth it: {found} in {mean_steps:.1f} steps, the default takes {default.steps}"
-        )
-    else:
-        reason = f"{mean_steps:.1f} instead of {default.steps} steps for {found}"
-        return Verdict(rules, report | {"rules": sorted(rules), "reason": reason})
-    return Verdict({}, report | {"rules": [], "reason": reason})
+    return Verdict(rules if won else {}, report)
 
 
 def choose(
@@ -237,9 +239,7 @@ def choose(
     for rule in candidates():
         ends = _ends(run, rule)[rows]
         found = _means(run, rows, ends)
-        losses = {name: MEASURES[name].better * (usual[name] - found[name]) for name in measures}
-        lossless = all(losses[name] <= MEASURES[name].loss for name in measures)
-        if lossless and ends.mean() < fewest:
+        if _behind(found, usual, "loss", measures) and ends.mean() < fewest:
             best, fewest = rule, float(ends.mean())
     return best
 
@@ -259,9 +259,17 @@ def _means(run: Trajectories, rows: NDArray[np.int64], ends: NDArray[np.int64]) 
     return {name: float(getattr(run, name)[rows, ends].mean()) for name in MEASURES}
 
 
-def _as_good(rival: Scores, mine: Scores) -> bool:
-    """Behind by no more than a margin in any measure."""
-    return all(m.better * (rival[name] - mine[name]) >= -m.margin for name, m in MEASURES.items())
+def _behind(
+    one: Scores,
+    other: Scores,
+    by: Literal["loss", "margin"],
+    measures: Sequence[str] = tuple(MEASURES),
+) -> bool:
+    """Behind by no more than what is allowed, or ahead, in every measure."""
+    return all(
+        MEASURES[name].better * (other[name] - one[name]) <= getattr(MEASURES[name], by)
+        for name in measures
+    )
 
 
 def _rounded(scores: Scores) -> dict[str, float]:

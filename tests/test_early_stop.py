@@ -112,6 +112,16 @@ def test_rules_are_judged_on_windows_that_they_were_not_chosen_on() -> None:
     assert "early stopping 20.00 dB" in verdict.report["reason"]
 
 
+def test_a_rule_must_lose_nothing_on_other_windows_either() -> None:
+    """No fixed number of steps comes near it, and yet it is worse than what there is."""
+    run, prompts = settled_after({"12-none": 4, "16-4x": STEPS})
+    psnr = run.psnr.copy()
+    psnr[1::2, :-1] -= 2
+    run = recorded(run.change, psnr)
+    verdict = judge(run, fixed({4: 10.0}, len(prompts)), prompts, to_the_end(run))
+    assert not verdict.rules and "it loses too much" in verdict.report["reason"]
+
+
 def test_no_rule_without_windows_to_judge_on() -> None:
     run, _ = settled_after({"12-none": 4, "16-4x": 4})
     prompts = np.array([f"prompt {n}" for n in range(8)])
