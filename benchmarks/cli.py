@@ -1,14 +1,17 @@
 """`c2gm-bench`: how fast, measured where it can be and modelled where it cannot."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from c2gm.benchmarks.command_options import AsJson, Output, check_output, tell
+from c2gm.benchmarks.faults_cli import faults
 from c2gm.benchmarks.fuzz_cli import fuzz
 from c2gm.benchmarks.gpus import GPUS
-from c2gm.benchmarks.speed_cli import faults, latency, limit, peers, scaling, sheet
+from c2gm.benchmarks.profile_cli import profile
+from c2gm.benchmarks.sheet_cli import sheet
+from c2gm.benchmarks.speed_cli import latency, limit, peers, scaling
 from c2gm.benchmarks.tile_formats import weigh
 from c2gm.model.config import PRESETS
 from c2gm.runtime.batching import BUCKETS
@@ -21,8 +24,10 @@ EXAMPLES = """\b
 Examples:
   c2gm-bench limit
       what the machine can do, and what share of it the graphs reach
-  c2gm-bench sheet --imagery tests/data/town.tif
-      441 tiles, end to end
+  c2gm-bench profile --model nano-int8 --graph denoise
+      which operators a graph's time is spent in
+  c2gm-bench sheet --imagery tests/data/town.tif --peer-tiles 12 --rounds 5
+      441 tiles, end to end: ours and other manners in turns
   c2gm-bench peers --dataset runs/dataset
       torch, diffusers, optimum, FastSD CPU: the same weights
   c2gm-bench scaling --imagery tests/data/town.tif --tiles 1000,20000
@@ -53,19 +58,20 @@ def bench() -> None:
     """Benchmarks of c2gm."""
 
 
-for command in (latency, limit, sheet, scaling, peers, faults, fuzz):
+for command in (latency, limit, profile, sheet, scaling, peers, faults, fuzz):
     app.command(epilog=EXAMPLES)(command)
 
 
 @app.command("tile-formats", epilog=EXAMPLES)
 def tile_formats(
     map_file: Annotated[Path, typer.Argument(metavar="MAP.mbtiles", help="A finished map.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Bytes of a map's tiles in every encoding of c2gm-publish, and what lossy ones lose."""
+    check_output(output)
     found = weigh(map_file)
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if tell(found, as_json, output):
         return
     print(
         f"{found['map']}: {found['tiles']} tiles of {found['bytes_as_made']:,.0f} bytes as made, "
@@ -91,7 +97,8 @@ def gpu_model(
         int | None,
         typer.Option(help="Steps after which a window's picture stands still; default: never."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Model a run on a GPU that is not there: real batching over modelled engines."""
     if gpu not in GPUS:
@@ -103,11 +110,13 @@ def gpu_model(
     counts = whole_numbers("--steps", steps)
     if not counts or min(counts) < 1:
         raise OptionError(f"--steps is {steps!r}, expected numbers from 1")
+    check_output(output)
     # torch takes seconds to import: wrong options are answered before.
     from c2gm.benchmarks.gpu_model import report
 
     found = report(PRESETS[preset], GPUS[gpu], counts, batch, still_after)
-    print(json.dumps(found, indent=1) if as_json else _told(found))
+    if not tell(found, as_json, output):
+        print(_told(found))
 
 
 def _told(found: dict[str, Any]) -> str:

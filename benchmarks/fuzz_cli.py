@@ -1,6 +1,5 @@
 """`c2gm-bench fuzz`: the counts of `fuzz`, as a table."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from c2gm.benchmarks.command_options import AsJson, Output, check_output, tell
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.shipped import CPU_MODEL, find_bundle
 
@@ -22,7 +22,8 @@ def fuzz(
     ] = ",".join(NAMES),
     model: Annotated[Path, typer.Option(help="Bundle to mutate.")] = Path(CPU_MODEL),
     seed: Annotated[int, typer.Option(help="Of the mutations.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read mutated files: manifests, graphs, GeoTIFFs, GeoJSON, partial files."""
     from c2gm.benchmarks.fuzz import ACCEPTED, FINDINGS, REFUSED, run_fuzz
@@ -32,12 +33,11 @@ def fuzz(
         raise OptionError(f"--targets is {only!r}, choose from {', '.join(NAMES)}")
     if not minutes > 0:
         raise OptionError(f"--minutes is {minutes}, expected more than 0")
+    check_output(output)
     say = Console(stderr=True)
     bundle = find_bundle(model, "onnxruntime")
     found = run_fuzz(bundle, names, minutes, seed, lambda text: say.print(text, markup=False))
-    if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    else:
+    if not tell([asdict(one) for one in found], as_json, output):
         table = Table(title="mutated files", title_justify="left")
         columns = (ACCEPTED, REFUSED, *FINDINGS)
         for name in ("target", "inputs", *columns, "exit codes"):

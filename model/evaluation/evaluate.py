@@ -145,7 +145,7 @@ def evaluate(
             start = time.perf_counter()
             output = brush.paint(chosen)
             seconds += time.perf_counter() - start
-            pictures[name][tiles] = _on_background(output, valid[tiles])
+            pictures[name][tiles] = on_background(output, valid[tiles])
             scores.add(tiles, pictures[name][tiles])
             done += len(tiles)
             progress(done, total)
@@ -215,10 +215,10 @@ def enlarged_reference(sample: Sample) -> NDArray[np.uint8]:
     """The baseline's picture (256, 256, 3) of a tile; plain background without a reference."""
     if sample.reference is None:
         return np.full(sample.target.shape, BACKGROUND, dtype=np.uint8)
-    return _on_background(sample.reference[..., :3], sample.imagery[..., 3] > 0)
+    return on_background(sample.reference[..., :3], sample.imagery[..., 3] > 0)
 
 
-def _on_background(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def on_background(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Background wherever imagery is invalid, as in the true maps."""
     return np.where(valid[..., None], pictures, np.array(BACKGROUND, dtype=np.uint8))
 
