@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from c2gm.benchmarks.command_options import AsJson, Output, check_output, tell
+from c2gm.benchmarks.command_options import AsJson, Output, check_output, say, tell
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.shipped import CPU_MODEL, find_bundle
 
@@ -34,9 +34,8 @@ def fuzz(
     if not minutes > 0:
         raise OptionError(f"--minutes is {minutes}, expected more than 0")
     check_output(output)
-    say = Console(stderr=True)
     bundle = find_bundle(model, "onnxruntime")
-    found = run_fuzz(bundle, names, minutes, seed, lambda text: say.print(text, markup=False))
+    found = run_fuzz(bundle, names, minutes, seed, say)
     if not tell([asdict(one) for one in found], as_json, output):
         table = Table(title="mutated files", title_justify="left")
         columns = (ACCEPTED, REFUSED, *FINDINGS)
@@ -48,6 +47,6 @@ def fuzz(
             table.add_row(one.target, str(one.inputs), *counts, codes)
         Console(width=160).print(table)
     for finding in (finding for one in found for finding in one.findings):
-        say.print(finding, markup=False)
+        say(finding)
     if any(one.findings for one in found):
         raise typer.Exit(1)
