@@ -4,11 +4,13 @@ Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Netw
 conditional PatchGAN (non-saturating), and what the SGDM is told about classes: thin and rare things
 weigh more in L1, and the last features must say each pixel's class. It sees the same training
 batches, through the same loop, as the SGDM: imagery, reference where there is one, level. Its
-generator is a residual U-Net of about the SGDM's cost a training sample, so that the same time is
-about as many samples.
+generator is a U-Net of about the SGDM's cost a training sample, so that the same time is about as
+many samples. It begins at half the side, where class probabilities are asked for, too, and paints
+what changes in the reference, where there is one. As the SGDM's critic, the opponent may come late.
 
-python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/pix2pix --steps 8000
-python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/more \
+python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/pix2pix --steps 8000 \
+    --adversarial-weight 0
+python -m c2gm.benchmarks.pix2pix train --dataset runs/dataset --run runs/judged \
     --initial runs/pix2pix/sgdm.safetensors --steps 2000
 python -m c2gm.benchmarks.pix2pix evaluate --dataset runs/dataset --run runs/pix2pix
 """
@@ -37,8 +39,8 @@ from c2gm.model.sampling import to_pictures
 from c2gm.model.train import Batch, Trainer, TrainOptions
 from c2gm.runtime.levels import LEVELS, SPANS
 
-CHANNELS = (16, 48, 96, 160, 256)
-"""Of the generator's scales, from the full side to a sixteenth of it."""
+CHANNELS = (32, 64, 128, 224)
+"""Of the generator's scales, from half the side to a sixteenth of it."""
 
 PICTURE_WEIGHT = 100.0
 """Weight of the L1 term beside the adversarial one, as in the paper."""
@@ -47,6 +49,7 @@ CLASS_WEIGHT = 3.0
 """Weight of the classes' cross-entropy beside it: about a third of the L1 term at the end."""
 
 _INPUTS = 3 + 3 + 1 + len(LEVELS)
+_REFERENCE = slice(3, 6)
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -65,29 +68,31 @@ class Generator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(_INPUTS, CHANNELS[0], 3, padding=1), nn.SiLU())
+        stem = nn.Conv2d(_INPUTS, CHANNELS[0], 2 * STRIDE, STRIDE, padding=STRIDE // 2)
+        self.stem = nn.Sequential(stem, nn.SiLU())
         self.down = nn.ModuleList(_block(a, b, 2) for a, b in pairwise(CHANNELS))
-        self.middle = _block(CHANNELS[-1], CHANNELS[-1])
+        self.middle = nn.ModuleList(_block(CHANNELS[-1], CHANNELS[-1]) for _ in range(2))
         self.widen = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(CHANNELS))
         self.up = nn.ModuleList(_block(2 * a, a) for a, _ in pairwise(CHANNELS))
-        self.output = nn.Conv2d(CHANNELS[0], 3, 3, padding=1)
+        self.output = nn.Conv2d(CHANNELS[0], 3 * STRIDE**2, 3, padding=1)
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Condition (b, _INPUTS, H, H) -> map (b, 3, H, H) in [-1, 1]."""
-        return self.paint(self.features(condition))
+        """Condition (b, _INPUTS, H, H) -> map (b, 3, H, H), about [-1, 1]."""
+        return self.paint(self.features(condition), condition)
 
-    def paint(self, features: Tensor) -> Tensor:
-        """The map of the last features."""
-        picture: Tensor = torch.tanh(self.output(features))
-        return picture
+    def paint(self, features: Tensor, condition: Tensor) -> Tensor:
+        """The map of the last features: the reference, or grey, and what they change in it."""
+        change = functional.pixel_shuffle(self.output(features), STRIDE)
+        return condition[:, _REFERENCE] + change
 
     def features(self, condition: Tensor) -> Tensor:
-        """The last features (b, CHANNELS[0], H, H)."""
+        """The last features (b, CHANNELS[0], H / STRIDE, H / STRIDE)."""
         skips = [self.stem(condition)]
         for down in self.down:
             skips.append(down(skips[-1]))
         x: Tensor = skips.pop()
-        x = x + self.middle(x)
+        for middle in self.middle:
+            x = x + middle(x)
         for up, widen in zip(reversed(self.up), reversed(self.widen), strict=True):
             x = functional.interpolate(widen(x), scale_factor=2.0, mode="nearest")
             x = up(torch.cat([x, skips.pop()], dim=1))
@@ -121,10 +126,14 @@ def conditions(batch: Batch) -> Tensor:
 
 
 class Pix2PixModule(nn.Module):
-    """Generator and discriminator under one optimiser: each term reaches only the one it is for."""
+    """Generator and discriminator under one optimiser: each term reaches only the one it is for.
 
-    def __init__(self) -> None:
+    With an `adversarial_weight` of 0 nobody judges, and that costs nothing.
+    """
+
+    def __init__(self, adversarial_weight: float = 1.0) -> None:
         super().__init__()
+        self._adversarial_weight = adversarial_weight
         self.generator, self.discriminator = Generator(), Discriminator()
         self.classes, self.says = MapClasses(), nn.Conv2d(CHANNELS[0], len(GROUPS), 1)
 
@@ -132,16 +141,18 @@ class Pix2PixModule(nn.Module):
         """The sum of both players' losses."""
         condition = conditions(batch)
         features = self.generator.features(condition)
-        picture = self.generator.paint(features)
+        picture = self.generator.paint(features, condition)
+        errors = self.errors(features, picture, batch)
+        if self._adversarial_weight == 0:
+            return errors
         fooled, verdict = players(self.discriminator, condition, batch["image"], picture)
-        return self.errors(features, picture, batch) + fooled + verdict
+        return errors + self._adversarial_weight * fooled + verdict
 
     def errors(self, features: Tensor, picture: Tensor, batch: Batch) -> Tensor:
         """What the generator pays for without any opponent: shades and classes."""
         truth = batch["image"]
         classes = self.classes.read(truth, batch["imagery"])
-        said = self.says(features[:, :, ::STRIDE, ::STRIDE]).float()
-        # tanh is scaled to [-1, 1]; pix2pix's 100 is meant for it.
+        said = self.says(features).float()
         error = ((picture - truth).abs() * self._weights(classes)).mean()
         told = self.classes.entropy(said, classes)
         total: Tensor = PICTURE_WEIGHT * error + CLASS_WEIGHT * told
@@ -170,9 +181,9 @@ class Pix2PixPainter:
 class Pix2PixStage:
     """The peer as a stage of the training loop."""
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions, adversarial_weight: float) -> None:
         self.pairs = MapPairs(options.dataset, options)
-        module = Pix2PixModule()
+        module = Pix2PixModule(adversarial_weight)
         if options.initial is not None:
             module.generator.load_state_dict(load_file(options.initial))
         self.module: nn.Module = module
@@ -212,6 +223,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"))
     parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--decay-share", type=float, default=0.4)
+    parser.add_argument("--adversarial-weight", type=float, default=1.0)
     parser.add_argument("--validate-minutes", type=float, default=20.0)
     parser.add_argument("--references", default="mixed")
     parser.add_argument("--no-reference-share", type=float, default=0.5)
@@ -232,13 +245,14 @@ def main() -> None:
             batch=options.batch,
             optimizer=options.optimizer,
             learning_rate=options.learning_rate,
-            decay_share=0.4,
+            decay_share=options.decay_share,
             validate_minutes=options.validate_minutes,
             references=options.references,
             no_reference_share=options.no_reference_share,
             mixed_precision=options.mixed_precision,
         )
-        print(f"weights: {Trainer(Pix2PixStage(chosen), chosen).run()}")
+        stage = Pix2PixStage(chosen, options.adversarial_weight)
+        print(f"weights: {Trainer(stage, chosen).run()}")
         return
     generator = Generator()
     generator.load_state_dict(load_file(options.run / "sgdm.safetensors"))

@@ -42,13 +42,33 @@ def test_each_player_learns_from_its_own_terms_only(samples: list[Sample]) -> No
     # What each of them would get from its own terms alone.
     condition, truth = conditions(batch), batch["image"]
     features = module.generator.features(condition)
-    picture = module.generator.paint(features)
+    picture = module.generator.paint(features, condition)
     own = module.errors(features, picture, batch)
     own = own + softplus(-module.discriminator(condition, picture)).mean()
     assert_gradients(module.generator, own)
     fake = module.discriminator(condition, picture.detach())
     own = 0.5 * (softplus(fake).mean() + softplus(-module.discriminator(condition, truth)).mean())
     assert_gradients(module.discriminator, own)
+
+
+def test_without_an_opponent_the_peer_learns_from_the_pictures_alone(samples: list[Sample]) -> None:
+    torch.manual_seed(0)
+    module = Pix2PixModule(adversarial_weight=0.0)
+    batch = {name: x[..., :64, :64] if x.dim() == 4 else x for name, x in collate(samples).items()}
+    module(batch).backward()
+    condition = conditions(batch)
+    features = module.generator.features(condition)
+    picture = module.generator.paint(features, condition)
+    assert_gradients(module.generator, module.errors(features, picture, batch))
+    assert all(weight.grad is None for weight in module.discriminator.parameters())
+
+
+def test_the_peer_begins_at_the_reference(samples: list[Sample]) -> None:
+    generator = Generator()
+    nn.init.zeros_(generator.output.weight)
+    nn.init.zeros_(generator.output.bias)
+    condition = conditions(collate(samples))
+    torch.testing.assert_close(generator(condition), condition[:, 3:6])
 
 
 def test_the_peer_paints_whole_tiles(samples: list[Sample]) -> None:
