@@ -160,6 +160,13 @@ def infer(
             "--no-blend", help="Cut halos off, instead of blending windows where they overlap."
         ),
     ] = False,
+    keep_filling: Annotated[
+        bool,
+        typer.Option(
+            "--keep-filling",
+            help="Draw a map also of a black or white rim that the file does not declare as empty.",
+        ),
+    ] = False,
     format_: flags.Format = None,
     tile_format: flags.TileFormat = "png",
     tile_size: flags.TileSize = TILE_SIZE,
@@ -238,6 +245,7 @@ def infer(
         window=window,
         halo=halo,
         blend=not no_blend,
+        keep_filling=keep_filling,
         overwrite=overwrite,
         publish=flags.publish_options(format_, tile_format, tile_size, quality, tms, qgis),
         shard=None if shard is None else parse_shard(shard),

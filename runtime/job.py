@@ -40,8 +40,6 @@ from c2gm.runtime.shards import Shard, shard_of
 from c2gm.runtime.shipped import find_bundle
 from c2gm.runtime.workers import Drawn, Recipe
 
-"""Tiles a side of a window."""
-
 MAX_SEED = (1 << 64) - 1
 
 GUIDE_PX = TILE_SIZE
@@ -58,7 +56,8 @@ class InferOptions:
     bundle's rules; `guide_from`: coarsest level that guides finer ones, default by the imagery's
     size; `bounds`: west, south, east, north in degrees; `batch`: windows at a time,
     default: what suits the backend; `window`: tiles a side; `halo`: pixels on every side;
-    `blend`: mix windows where their halos overlap, or cut halos off; `publish`: formats and tiles;
+    `blend`: mix windows where their halos overlap, or cut halos off; `keep_filling`: draw a map of
+    black or white rims, too, that the file does not declare as empty; `publish`: formats and tiles;
     `shard`: the part of the map that is written, default all of it.
     """
 
@@ -79,6 +78,7 @@ class InferOptions:
     window: int = 1
     halo: int = DEFAULT_HALO
     blend: bool = True
+    keep_filling: bool = False
     overwrite: bool = False
     publish: PublishOptions = PublishOptions()
     shard: Shard | None = None
@@ -155,6 +155,7 @@ class Job:
             "window": str(options.window),
             "halo": str(options.halo),
             "blend": str(self.recipe.blend),
+            "keep_filling": str(options.keep_filling),
             "shard": "none" if options.shard is None else str(options.shard),
         }
 
@@ -220,7 +221,9 @@ def prepare(options: InferOptions) -> Iterator[Job]:
                 f"--steps is {steps}, expected 1 to {bundle.manifest.schedule.max_steps}"
             )
         with stopwatch.part("scene"):
-            scene = stack.enter_context(Scene.open(options.imagery))
+            scene = stack.enter_context(
+                Scene.open(options.imagery, keep_filling=options.keep_filling)
+            )
         warning = scene.check_levels(levels)
         guides = _guides(levels, options.guide_from, scene, bundle)
         spans, map_spans = _spans(levels, guides, options, bundle)

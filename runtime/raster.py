@@ -7,13 +7,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
@@ -21,6 +20,7 @@ from rasterio.warp import transform as transform_points
 from c2gm.runtime.errors import C2GMError
 from c2gm.runtime.footprint import world_from_degrees
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
+from c2gm.runtime.virtual import GDAL_TYPES, virtual_raster
 
 RASTER_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails."""
@@ -51,19 +51,6 @@ _LARGE_BYTES = 1 << 30  # below this emptiness costs no time
 
 WorldBox = tuple[float, float, float, float]
 """Left, top, right, bottom in world units (see `footprint`)."""
-
-_GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 
 _ADDRESS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|mem|sparse|subfile)|[a-z0-9+]{2,}:/", re.I)
 """Of what does not lie on this machine: GDAL's virtual network file systems, and URLs."""
@@ -223,7 +210,7 @@ def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) 
             f"{path} has no georeference (its geotransform is {tuple(transform)[:6]}); add a world "
             "file, or georeference it with gdal_translate -a_ullr"
         )
-    if any(kind not in _GDAL_TYPES for kind in dataset.dtypes):
+    if any(kind not in GDAL_TYPES for kind in dataset.dtypes):
         raise error(
             f"{path} has {dataset.dtypes[0]} pixels, expected integers or floats; convert them, "
             "complex ones to amplitudes"
@@ -236,7 +223,7 @@ def _checked(path: Path, dataset: Any, error: type[C2GMError], use_alpha: bool) 
     bands = [*colours, *([alpha] if alpha else [])]
     palette = dataset.colorinterp[colours[0] - 1] == ColorInterp.palette
     if palette or len(bands) < dataset.count:
-        dataset = rasterio.open(_vrt(dataset, bands, palette))
+        dataset = rasterio.open(virtual_raster(dataset, bands, palette=palette))
         colours, alpha = ((1, 2, 3), 4) if palette else (colours, alpha)
         if not palette:
             colours = tuple(range(1, len(colours) + 1))
@@ -261,41 +248,6 @@ def _bands(path: Path, dataset: Any, error: type[C2GMError]) -> tuple[tuple[int,
         f"{path} has {dataset.count} bands ({names}), expected grey, grey and alpha, or at least "
         "three colours; choose bands with gdal_translate -b"
     )
-
-
-def _vrt(dataset: Any, bands: list[int], palette: bool) -> str:
-    """A virtual raster (GDAL's VRT format) of some bands, or of a palette's colours."""
-    nodata = None if palette else dataset.nodata
-    flags = dataset.mask_flag_enums[bands[0] - 1]
-    shared = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    name = f'<SourceFilename relativeToVRT="0">{escape(dataset.name)}</SourceFilename>'
-    kind = _GDAL_TYPES[dataset.dtypes[0]]
-    lines = [
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">',
-        f"<SRS>{escape(dataset.crs.to_wkt())}</SRS>",
-        f"<GeoTransform>{','.join(map(repr, dataset.transform.to_gdal()))}</GeoTransform>",
-    ]
-    sources = [(bands[0], part) for part in (1, 2, 3, 4)] if palette else [(b, 0) for b in bands]
-    meaning = ["Red", "Green", "Blue", "Alpha"] if palette else None
-    for number, (band, part) in enumerate(sources, start=1):
-        colour = meaning[number - 1] if meaning else dataset.colorinterp[band - 1].name.title()
-        table = f"<ColorTableComponent>{part}</ColorTableComponent>" if palette else ""
-        # A palette's invalid pixels are left out, so that their alpha stays 0.
-        masked = "<UseMaskBand>true</UseMaskBand>" if palette else ""
-        lines += [
-            f'<VRTRasterBand dataType={quoteattr(kind)} band="{number}">',
-            f"<ColorInterp>{colour}</ColorInterp>",
-            f"<NoDataValue>{nodata!r}</NoDataValue>" if nodata is not None else "",
-            f"<ComplexSource>{name}<SourceBand>{band}</SourceBand>{table}{masked}</ComplexSource>",
-            "</VRTRasterBand>",
-        ]
-    if shared and not palette:
-        lines += [
-            '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>',
-            f"{name}<SourceBand>mask,1</SourceBand>",
-            "</SimpleSource></VRTRasterBand></MaskBand>",
-        ]
-    return "".join([*lines, "</VRTDataset>"])
 
 
 def _place(

@@ -15,6 +15,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from c2gm.runtime.errors import C2GMError, LevelError, ReferenceMapError, SceneError
+from c2gm.runtime.filling import find_filling, without_filling
 from c2gm.runtime.footprint import bounds
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.pixels import Picture
@@ -102,12 +103,22 @@ class Scene(_Opened):
 
     `resolution_m`: side of its pixels in web-mercator metres; `native_level`: the level whose
     pixels are nearest to that; `bounds` in degrees; `footprints`: where valid data is, coarsely;
-    `stretch`: what made 8 bits of other pixels, None for 8-bit imagery; `warnings`: what a user
-    should know of how the file was read.
+    `stretch`: what made 8 bits of other pixels, None for 8-bit imagery; `keep_filling`: whether
+    flat black and white counts as imagery; `warnings`: what a user should know of how the file was
+    read.
     """
 
-    def __init__(self, raster: Raster, result: Survey, warnings: tuple[str, ...] = ()) -> None:
-        self.warnings = warnings
+    def __init__(
+        self,
+        raster: Raster,
+        result: Survey,
+        mask: MemoryFile,
+        *,
+        keep_filling: bool,
+        warnings: tuple[str, ...],
+    ) -> None:
+        """`mask`: what the raster may read its validity from; closed with the scene."""
+        self.keep_filling, self.warnings = keep_filling, warnings
         self.resolution_m = raster.resolution_m
         self.native_level = round(math.log2(level_resolution_m(0) / raster.resolution_m))
         self.footprints = footprints(raster, result)
@@ -118,24 +129,27 @@ class Scene(_Opened):
             )
         self.bounds = bounds(self.footprints)
         self.stretch = None if raster.dtype == np.uint8 else result.stretch()
-        self._memory = MemoryFile()
+        self._mask, self._memory = mask, MemoryFile()
         layers = [Layer(raster, self.stretch, result.alpha_high)]
         if result.factor > 1:
             layers.append(Layer(_small_copy(self._memory, raster, result, self.stretch)))
         super().__init__(layers, SceneError)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a scene and read it through once. Raises SceneError for anything unusable."""
-        raster = open_raster(path, SceneError)
+    def open(cls, path: Path, *, keep_filling: bool = False) -> Self:
+        """Open a scene and read it through once. Raises SceneError for anything unusable.
+
+        `keep_filling`: a rim of filling that the file does not declare counts as imagery.
+        """
+        raster, mask = open_raster(path, SceneError), MemoryFile()
         try:
             with rasterio.Env(**GDAL_OPTIONS):
                 result = survey(raster)
-                warnings: tuple[str, ...] = ()
+                warnings: list[str] = []
                 if result.alpha_partial > PARTIAL_ALPHA_SHARE:
-                    warnings = (
+                    warnings.append(
                         f"band {raster.alpha} of {path.name} is marked as transparency but looks "
-                        "like a picture (near infrared?); it is ignored, all pixels count as data",
+                        "like a picture (near infrared?); it is ignored, all pixels count as data"
                     )
                     raster.dataset.close()
                     raster = open_raster(path, SceneError, use_alpha=False)
@@ -144,12 +158,24 @@ class Scene(_Opened):
                     raise SceneError(
                         f"{path} has no valid pixel, all of it is nodata; choose another scene"
                     )
-                return cls(raster, result, warnings)
+                filling = None if keep_filling else find_filling(raster, result)
+                if filling is not None:
+                    raster, result = without_filling(raster, result, filling, mask)
+                    warnings.append(
+                        f"{filling.share:.1%} of {path.name}, along its edges, is {filling.name} "
+                        "without being declared as empty; no map is drawn there (--keep-filling "
+                        "draws one)"
+                    )
+                return cls(
+                    raster, result, mask, keep_filling=keep_filling, warnings=tuple(warnings)
+                )
         except RASTER_ERRORS as failure:
             raster.dataset.close()
+            mask.close()
             raise SceneError(damaged(path, failure)) from None
         except BaseException:
             raster.dataset.close()
+            mask.close()
             raise
 
     def check_levels(self, levels: Iterable[int]) -> str | None:
@@ -167,6 +193,7 @@ class Scene(_Opened):
         """Close all files."""
         super().close()
         self._memory.close()
+        self._mask.close()
 
 
 class ReferenceMap(_Opened):

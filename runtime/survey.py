@@ -126,7 +126,7 @@ def _survey(raster: Raster) -> Survey:
                 alpha_counts += np.bincount(alpha.ravel(), minlength=256)
         rows = slice(window.row_off // factor, -(-(window.row_off + window.height) // factor))
         columns = slice(window.col_off // factor, -(-(window.col_off + window.width) // factor))
-        means, share = _averages(values, valid, factor)
+        means, share = averages(values, valid, factor)
         colours[:, rows, columns] = means.round() if kind is np.uint8 else means
         coverage[rows, columns] = np.ceil(share * 255)
     partial = alpha_counts[1 : math.ceil(0.9 * alpha_high)].sum() / max(1, alpha_counts.sum())
@@ -163,7 +163,7 @@ def _strips(raster: Raster, factor: int) -> Iterator[RasterWindow]:
             yield RasterWindow(left, top, min(columns, width - left), min(rows, height - top))
 
 
-def _averages(
+def averages(
     values: NDArray[Any], valid: NDArray[np.bool_], factor: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Means of the valid pixels of every block, 0 where there is none; share of valid pixels."""
@@ -193,14 +193,14 @@ def footprints(raster: Raster, result: Survey) -> tuple[Footprint, ...]:
 def _footprint(raster: Raster, result: Survey, box: WorldBox, transform: Affine) -> Footprint:
     left, top, right, bottom = box
     thinning = -(-max(result.coverage.shape) // FOOTPRINT_SIDE)
-    _, share = _averages(result.coverage[None], result.coverage > 0, thinning)
+    _, share = averages(result.coverage[None], result.coverage > 0, thinning)
     cell = max(right - left, bottom - top) / FOOTPRINT_SIDE
     cell = max(cell, raster.resolution_m / EARTH_CIRCUMFERENCE_M)
     height, width = math.ceil((bottom - top) / cell - 1e-6), math.ceil((right - left) / cell - 1e-6)
     whole, half = EARTH_CIRCUMFERENCE_M, EARTH_CIRCUMFERENCE_M / 2
     mask = np.zeros((height, width), dtype=np.uint8)
     reproject(
-        _grown(share > 0).astype(np.uint8),
+        grown(share > 0).astype(np.uint8),
         mask,
         src_transform=shrunk(transform, result.factor * thinning),
         src_crs=raster.dataset.crs,
@@ -216,10 +216,10 @@ def _footprint(raster: Raster, result: Survey, box: WorldBox, transform: Affine)
         resampling=Resampling.nearest,
         num_threads=1,
     )
-    return Footprint(left, top, right, bottom, _grown(mask > 0))
+    return Footprint(left, top, right, bottom, grown(mask > 0))
 
 
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask and the eight neighbours of everything in it."""
     padded = np.pad(mask, 1)
     rows = padded[:-2] | padded[1:-1] | padded[2:]

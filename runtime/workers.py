@@ -139,7 +139,7 @@ class Reader:
             imagery = self._scene.read(window.level, *window.pixel_box)
         halo, size = window.halo, window.size
         inner = imagery[halo : size - halo, halo : size - halo]
-        if is_blank(inner):
+        if not self._scene.keep_filling and is_blank(inner):
             inner[..., 3] = 0
         valid = imagery[..., 3] > 0
         # Windows wait for their neighbours: what is whole need not take memory meanwhile.
@@ -234,8 +234,8 @@ class Writer:
 def is_blank(imagery: Picture) -> bool:
     """Whether all valid pixels of RGBA imagery are black, or all are white.
 
-    Filling that the file does not declare as such: there is nothing to draw a map of. Other flat
-    colours may be water that somebody has retouched.
+    Filling inside a scene (`filling` finds what lies at its edges): there is nothing to draw a map
+    of. Other flat colours may be water that somebody has retouched.
     """
     valid = imagery[..., 3] > 0
     colours = imagery[..., :3][valid]

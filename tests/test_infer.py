@@ -194,17 +194,22 @@ def test_early_stopping_ends_windows_whose_picture_stands_still(
 def test_windows_of_undeclared_filling_are_left_out(
     options: InferOptions, tmp_path: Path, fill: int, left_out: bool
 ) -> None:
-    """Half of the scene is black or white; other flat colours may be retouched water."""
+    """Whole tiles inside the scene are black or white; other flat colours may be retouched water.
+
+    What fills a scene's edges is found before windows are planned: test_filling.py.
+    """
     scene = tmp_path / "filled.tif"
-    pixels = np.full((3, 512, 1024), fill, np.uint8)
-    pixels[:, :, 512:] = np.random.default_rng(0).integers(60, 200, (3, 512, 512))
+    pixels = np.random.default_rng(0).integers(60, 200, (3, 768, 1024), np.uint8)
+    pixels[:, 256:512, 256:768] = fill
     transform = from_origin(0, 0, *[EARTH_CIRCUMFERENCE_M / (256 << 15)] * 2)
-    profile = {"driver": "GTiff", "width": 1024, "height": 512, "count": 3, "dtype": "uint8"}
+    profile = {"driver": "GTiff", "width": 1024, "height": 768, "count": 3, "dtype": "uint8"}
     with rasterio.open(scene, "w", crs="EPSG:3857", transform=transform, **profile) as file:
         file.write(pixels)
     filled = replace(options, imagery=scene, levels="15", output=tmp_path / "filled.mbtiles")
     summary = run(filled, QuietReport())
-    assert (summary.tiles_without_data, summary.tiles[15]) == ((4, 4) if left_out else (0, 8))
+    assert (summary.tiles_without_data, summary.tiles[15]) == ((2, 10) if left_out else (0, 12))
+    kept = replace(filled, keep_filling=True, output=tmp_path / "kept.mbtiles")
+    assert run(kept, QuietReport()).tiles[15] == 12
 
 
 def test_files_of_a_test_scene_are_left_alone(options: InferOptions, first: Summary) -> None:
