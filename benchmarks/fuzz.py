@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from c2gm.benchmarks.fuzz_targets import Target, targets
-from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.manifest import MANIFEST_NAME
 
 ACCEPTED, REFUSED = "accepted", "refused"
 TRACEBACK, HANG, MEMORY, CRASH, WRONG = "traceback", "hang", "memory", "crash", "wrong exit code"

@@ -14,9 +14,10 @@ from rasterio.transform import from_origin
 from c2gm.benchmarks.mutate import change_json, change_npz, flip_bytes
 from c2gm.runtime.archive import Archive, partial_path
 from c2gm.runtime.area import read_area
-from c2gm.runtime.bundle import EMBEDDINGS_NAME, MANIFEST_NAME, Bundle, file_spec
+from c2gm.runtime.bundle import Bundle, file_spec
 from c2gm.runtime.footprint import Footprint
 from c2gm.runtime.grid import Plan, plan
+from c2gm.runtime.manifest import EMBEDDINGS_NAME, MANIFEST_NAME
 from c2gm.runtime.mbtiles import Metadata
 from c2gm.runtime.onnx_files import external_files
 from c2gm.runtime.scene import Scene

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from c2gm.model.config import ModelConfig
 from c2gm.model.flops import build_on_meta
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 
 HALF_BYTES = 2
 

@@ -22,17 +22,16 @@ from c2gm.model.config import ModelConfig
 from c2gm.runtime.backends.base import StepRows, Tensors
 from c2gm.runtime.backends.device_loop import LAG, loop_graphs
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import (
+from c2gm.runtime.bundle import Bundle, ScaleEmbeddings
+from c2gm.runtime.cascade import Cascade, reference_spans
+from c2gm.runtime.contract import (
     FORMAT_VERSION,
     LATENT_FACTOR,
-    Bundle,
     EarlyStop,
     Manifest,
     Provenance,
-    ScaleEmbeddings,
     prompt_name,
 )
-from c2gm.runtime.cascade import Cascade, reference_spans
 from c2gm.runtime.grid import Plan, Window
 from c2gm.runtime.levels import LEVELS, SPANS, TILE_SIZE, prompt_keys
 from c2gm.runtime.pixels import Picture

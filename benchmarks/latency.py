@@ -12,7 +12,8 @@ from c2gm.benchmarks.timing import measure
 from c2gm.runtime.backends.base import Graph
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.openvino import OpenVinoBackend
-from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import WINDOW_GRAPHS, GraphName
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.grid import DEFAULT_WINDOW_PX

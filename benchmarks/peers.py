@@ -31,7 +31,8 @@ from c2gm.model.evaluation.metrics import Pictures, psnr_y, ssim_y
 from c2gm.model.sampling import to_pictures
 from c2gm.model.sgdm import SGDM
 from c2gm.runtime.backends.base import Backend
-from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import WINDOW_GRAPHS, GraphName
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.levels import TILE_SIZE, prompt_keys, scale_prompt
 from c2gm.runtime.sampler import Sample as RuntimeSample

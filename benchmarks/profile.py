@@ -13,7 +13,8 @@ import onnxruntime as ort
 
 from c2gm.benchmarks.latency import example_inputs
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GraphName
 
 WARM_UP = 2
 """Runs that do not count."""

@@ -17,7 +17,8 @@ from c2gm.benchmarks.command_options import (
     tell,
 )
 from c2gm.benchmarks.machine import describe_machine, machine_line
-from c2gm.runtime.bundle import WINDOW_GRAPHS, Bundle
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import WINDOW_GRAPHS
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.grid import DEFAULT_WINDOW_PX
 from c2gm.runtime.shipped import CPU_MODEL, find_bundle

@@ -12,7 +12,9 @@ from c2gm.export.output import PARITY_NAME
 from c2gm.export.pack import export_bundle, new_bundle
 from c2gm.export.quantize import QuantizePlan, quantize_bundle
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import Bundle, Precision, Provenance, file_spec, write_manifest
+from c2gm.runtime.bundle import Bundle, file_spec
+from c2gm.runtime.contract import Precision, Provenance
+from c2gm.runtime.manifest import write_manifest
 
 WINDOWS = 96
 """Of training ground, on which early stopping is calibrated."""

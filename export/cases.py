@@ -17,7 +17,7 @@ from c2gm.model.config import DEFAULT_STEPS
 from c2gm.model.sampling import to_pictures
 from c2gm.model.scale_encoder import tokenize
 from c2gm.model.sgdm import SGDM, Condition
-from c2gm.runtime.bundle import GraphName
+from c2gm.runtime.contract import GraphName
 from c2gm.runtime.levels import prompt_keys, scale_prompt
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -14,8 +14,9 @@ import typer
 
 from c2gm.model.config import DEFAULT_STEPS, PRESETS, SHIPPED_WEIGHTS
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import Bundle, Provenance
+from c2gm.runtime.bundle import Bundle
 from c2gm.runtime.command import run_command, whole_numbers
+from c2gm.runtime.contract import Provenance
 from c2gm.runtime.errors import OptionError, WeightsError
 from c2gm.runtime.sampler import CALM_STEPS
 

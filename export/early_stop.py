@@ -25,7 +25,8 @@ from c2gm.model.data.sampler import SamplerOptions
 from c2gm.model.evaluation.lpips import HOW_TO_INSTALL, packaged_network
 from c2gm.model.evaluation.trajectories import Trajectories, record, stopping_steps
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from c2gm.runtime.bundle import Bundle, EarlyStop, prompt_name
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import EarlyStop, prompt_name
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.sampler import CALM_STEPS
 

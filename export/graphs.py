@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from c2gm.model.config import ModelConfig
 from c2gm.model.sgdm import SGDM, Condition
-from c2gm.runtime.bundle import GraphName, TensorSpec
+from c2gm.runtime.contract import GraphName, TensorSpec
 from c2gm.runtime.schedule import COEFFICIENTS
 
 Precision = Literal["fp32", "fp16"]

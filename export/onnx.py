@@ -20,7 +20,7 @@ from torch import Tensor
 
 from c2gm.export.graphs import Graph, exportable
 from c2gm.export.storage import store_exact_halves
-from c2gm.runtime.bundle import TensorSpec
+from c2gm.runtime.contract import TensorSpec
 from c2gm.runtime.errors import ParityError
 
 OPSET = 20

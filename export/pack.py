@@ -16,24 +16,20 @@ from c2gm.export.parity import Parity
 from c2gm.model.config import GUIDE_FROM
 from c2gm.model.flops import count_flops
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import (
-    EMBEDDINGS_NAME,
+from c2gm.runtime.bundle import Bundle, ScaleEmbeddings, file_spec, write_embeddings
+from c2gm.runtime.contract import (
     FORMAT_VERSION,
     GRAPHS,
     LATENT_FACTOR,
-    Bundle,
     GraphSpec,
     Manifest,
     Provenance,
-    ScaleEmbeddings,
-    file_spec,
     prompt_name,
-    write_embeddings,
-    write_manifest,
 )
 from c2gm.runtime.errors import OptionError, OutputError
 from c2gm.runtime.grid import DEFAULT_WINDOW_PX
 from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys, scale_prompt
+from c2gm.runtime.manifest import EMBEDDINGS_NAME, write_manifest
 
 Progress = Callable[[str], None]
 """Takes one line of progress."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from c2gm.export.cases import Arrays, Case, CheckPlan, Reference
 from c2gm.export.graphs import Graph, Precision, exportable
-from c2gm.runtime.bundle import GraphName, TensorSpec
+from c2gm.runtime.contract import GraphName, TensorSpec
 from c2gm.runtime.errors import ParityError
 from c2gm.runtime.schedule import NoiseSchedule
 

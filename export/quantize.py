@@ -35,17 +35,11 @@ from c2gm.model.evaluation.metrics import Pictures
 from c2gm.model.evaluation.scores import Networks
 from c2gm.runtime.backends.base import Graph, Tensors
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from c2gm.runtime.bundle import (
-    GRAPHS,
-    WINDOW_GRAPHS,
-    Bundle,
-    GraphName,
-    GraphSpec,
-    file_spec,
-    write_manifest,
-)
+from c2gm.runtime.bundle import Bundle, file_spec
+from c2gm.runtime.contract import GRAPHS, WINDOW_GRAPHS, GraphName, GraphSpec
 from c2gm.runtime.errors import ParityError
 from c2gm.runtime.levels import TILE_SIZE
+from c2gm.runtime.manifest import write_manifest
 
 QUANTIZED = WINDOW_GRAPHS
 """Graphs that windows pass through; the others stay as they are."""

@@ -24,7 +24,8 @@ from c2gm.export.output import writing
 from c2gm.runtime.backends.cuda_device import first_device
 from c2gm.runtime.backends.tensorrt_library import collecting_logger, load_library
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import GRAPHS, Bundle, FileSpec, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GRAPHS, FileSpec, GraphName
 from c2gm.runtime.engines import (
     FORMAT_VERSION,
     LAYERS_NAME,

@@ -16,7 +16,7 @@ from torch.nn import functional
 from c2gm.model.critic import untaught
 from c2gm.model.maps.classes import CLASSES, SHADES, class_table
 from c2gm.model.maps.style import PALETTE
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 
 STRIDE = 2
 """Classes are read at every second pixel: the thinnest road is two pixels wide."""

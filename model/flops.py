@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from c2gm.model.config import ModelConfig
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import LATENT_FACTOR, GraphName
+from c2gm.runtime.contract import LATENT_FACTOR, GraphName
 from c2gm.runtime.levels import TILE_SIZE
 
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 from c2gm.runtime.grid import CANVAS_HALO, CANVAS_TILES, Cascade, reference_level
 from c2gm.runtime.levels import TILE_SIZE, scale_prompt
 from c2gm.runtime.noise import starting_noise

@@ -16,18 +16,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import (
-    GRAPHS,
-    Bundle,
-    FileSpec,
-    GraphName,
-    GraphSpec,
-    Manifest,
-    Precision,
-    plain,
-)
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GRAPHS, FileSpec, GraphName, GraphSpec, Manifest, Precision
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.grid import decoder_sides
+from c2gm.runtime.manifest import plain
 from c2gm.runtime.strict_json import build
 
 FORMAT_VERSION = 1

@@ -14,8 +14,9 @@ from c2gm.runtime.area import area_of_bounds, read_area
 from c2gm.runtime.backends import Opened, open_backend
 from c2gm.runtime.backends.base import Backend
 from c2gm.runtime.batching import BUCKETS
-from c2gm.runtime.bundle import Bundle, file_sha256, prompt_name
+from c2gm.runtime.bundle import Bundle, file_sha256
 from c2gm.runtime.cascade import reference_spans
+from c2gm.runtime.contract import prompt_name
 from c2gm.runtime.engines import has_engines
 from c2gm.runtime.errors import LevelError, OptionError, ReferenceMapError
 from c2gm.runtime.footprint import Box

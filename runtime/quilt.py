@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 from c2gm.runtime.grid import Window
 from c2gm.runtime.work import Work
 

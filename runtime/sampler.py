@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Loop, StepRows, Tensors
 from c2gm.runtime.batching import Slot, Slots
-from c2gm.runtime.bundle import Bundle, EarlyStop
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import EarlyStop
 from c2gm.runtime.errors import BundleError
 from c2gm.runtime.pixels import Picture
 from c2gm.runtime.progress import Stopwatch

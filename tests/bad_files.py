@@ -20,7 +20,8 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, from_origin
 
-from c2gm.runtime.bundle import EMBEDDINGS_NAME, MANIFEST_NAME, file_spec
+from c2gm.runtime.bundle import file_spec
+from c2gm.runtime.manifest import EMBEDDINGS_NAME, MANIFEST_NAME
 
 Maker = Callable[[Path], object]
 

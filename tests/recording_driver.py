@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Graph
-from c2gm.runtime.bundle import GraphName, Manifest
+from c2gm.runtime.contract import GraphName, Manifest
 
 _SPACING = 1 << 40
 """Between two allocations: an address says whose it is."""

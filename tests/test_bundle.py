@@ -1,4 +1,4 @@
-"""runtime/bundle.py: a bundle is data from elsewhere, so everything wrong with it is refused."""
+"""A bundle is data from elsewhere, so everything wrong with it is refused."""
 
 import json
 from collections.abc import Callable
@@ -11,28 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2gm.runtime.bundle import (
-    EMBEDDINGS_NAME,
+from c2gm.runtime.bundle import Bundle, ScaleEmbeddings, file_spec, write_embeddings
+from c2gm.runtime.contract import (
     FORMAT_VERSION,
     GRAPHS,
-    MANIFEST_NAME,
     TENSORS,
-    Bundle,
     EarlyStop,
     FileSpec,
     GraphSpec,
     Manifest,
     Provenance,
-    ScaleEmbeddings,
     TensorSpec,
-    file_spec,
     prompt_name,
-    read_manifest,
-    write_embeddings,
-    write_manifest,
 )
 from c2gm.runtime.errors import BundleError
 from c2gm.runtime.levels import LEVELS, SPANS, prompt_keys
+from c2gm.runtime.manifest import EMBEDDINGS_NAME, MANIFEST_NAME, read_manifest, write_manifest
 from c2gm.runtime.schedule import NoiseSchedule
 
 MANIFEST = Manifest(

@@ -19,7 +19,8 @@ from c2gm.export.early_stop import Rival, judge
 from c2gm.model.data.mosaic import Extent
 from c2gm.model.evaluation.trajectories import Trajectories, stopping_steps
 from c2gm.runtime.backends.base import StepRows, Tensors
-from c2gm.runtime.bundle import Bundle, EarlyStop
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import EarlyStop
 from c2gm.runtime.sampler import CALM_STEPS, Sample, Sampler
 
 STEPS = 10

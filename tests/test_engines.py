@@ -27,7 +27,8 @@ from c2gm.model.config import SHIPPED_WEIGHTS
 from c2gm.runtime.backends.cuda_device import CudaDevice
 from c2gm.runtime.backends.device_loop import loop_graphs
 from c2gm.runtime.backends.tensorrt import check_memory, needed_bytes
-from c2gm.runtime.bundle import GRAPHS, Bundle
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GRAPHS
 from c2gm.runtime.engines import (
     LAYERS_NAME,
     RECORD_NAME,

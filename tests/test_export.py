@@ -23,7 +23,8 @@ from c2gm.export.pack import export_bundle
 from c2gm.export.parity import Parity, inner_runner, onnx_runner
 from c2gm.model.config import AutoencoderConfig
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import GRAPHS, Bundle
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GRAPHS
 from c2gm.runtime.errors import OutputError, ParityError, WeightsError
 from c2gm.runtime.levels import scale_prompt
 from c2gm.runtime.schedule import NoiseSchedule

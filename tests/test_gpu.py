@@ -26,11 +26,13 @@ from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from c2gm.runtime.backends.tensorrt import TensorRTBackend
 from c2gm.runtime.backends.tensorrt_library import load_library
-from c2gm.runtime.bundle import MANIFEST_NAME, Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GraphName
 from c2gm.runtime.engines import find_engines
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.infer import run
 from c2gm.runtime.job import InferOptions
+from c2gm.runtime.manifest import MANIFEST_NAME
 from c2gm.runtime.progress import QuietReport
 
 pytestmark = pytest.mark.gpu

@@ -12,11 +12,11 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform_bounds
 from tiles import TileKey, pixels_of, tiles_of
 
-from c2gm.runtime.bundle import MANIFEST_NAME
 from c2gm.runtime.errors import Interrupted, OutputError
 from c2gm.runtime.infer import PARTS, Summary, run
 from c2gm.runtime.job import InferOptions, prepare
 from c2gm.runtime.levels import EARTH_CIRCUMFERENCE_M
+from c2gm.runtime.manifest import MANIFEST_NAME
 from c2gm.runtime.progress import QuietReport
 
 

@@ -20,7 +20,8 @@ from c2gm.export.quantize import (
     within_budget,
 )
 from c2gm.model.data.mosaic import Extent
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GraphName
 from c2gm.runtime.errors import ParityError
 from c2gm.runtime.infer import run
 from c2gm.runtime.job import InferOptions

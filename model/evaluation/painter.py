@@ -11,7 +11,7 @@ from c2gm.model.data.dataset import Sample, collate
 from c2gm.model.evaluation.metrics import Pictures
 from c2gm.model.sampling import sample_latents, to_pictures
 from c2gm.model.sgdm import SGDM
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 from c2gm.runtime.errors import OptionError
 from c2gm.runtime.levels import prompt_keys, scale_prompt
 from c2gm.runtime.noise import starting_noise

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from c2gm.runtime.bundle import LATENT_FACTOR
+from c2gm.runtime.contract import LATENT_FACTOR
 from c2gm.runtime.pixels import Picture
 
 Tensors = Mapping[str, NDArray[Any]]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.cuda_device import check, cuda_runtime
 from c2gm.runtime.backends.tensorrt_library import collecting_logger
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GraphName
 from c2gm.runtime.engines import EngineSet, build_command, engines_folder, read_plan
 from c2gm.runtime.errors import BackendError
 

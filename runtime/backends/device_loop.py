@@ -26,7 +26,7 @@ from c2gm.runtime.backends.base import (
     cut_picture,
     extend,
 )
-from c2gm.runtime.bundle import GraphName, Manifest, TensorSpec
+from c2gm.runtime.contract import GraphName, Manifest, TensorSpec
 from c2gm.runtime.errors import BackendError
 from c2gm.runtime.pixels import Picture
 

@@ -15,7 +15,7 @@ from c2gm.runtime.backends.base import (
     cut_picture,
     extend,
 )
-from c2gm.runtime.bundle import LATENT_FACTOR, GraphName, Manifest
+from c2gm.runtime.contract import LATENT_FACTOR, GraphName, Manifest
 from c2gm.runtime.pixels import Picture
 
 

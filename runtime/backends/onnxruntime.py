@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from c2gm.runtime.backends.base import Graph, Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
 from c2gm.runtime.batching import gpu_rows
-from c2gm.runtime.bundle import GRAPHS, Bundle, GraphName, GraphSpec
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GRAPHS, GraphName, GraphSpec
 from c2gm.runtime.cpu import available_cores
 from c2gm.runtime.errors import BackendError, BundleError, first_line
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from c2gm.runtime.backends.base import Loop, Tensors
 from c2gm.runtime.backends.host_loop import HostLoop
-from c2gm.runtime.bundle import Bundle, GraphName
+from c2gm.runtime.bundle import Bundle
+from c2gm.runtime.contract import GraphName
 from c2gm.runtime.cpu import available_cores, has_cpu_flag
 from c2gm.runtime.errors import BackendError, BundleError, first_line
 from c2gm.runtime.levels import TILE_SIZE
