@@ -161,6 +161,11 @@ class Scene(_Opened):
                 filling = None if keep_filling else find_filling(raster, result)
                 if filling is not None:
                     raster, result = without_filling(raster, result, filling, mask)
+                    if not result.coverage.any():
+                        raise SceneError(
+                            f"{path} is {filling.name} all over; choose another scene, or give "
+                            "--keep-filling"
+                        )
                     warnings.append(
                         f"{filling.share:.1%} of {path.name}, along its edges, is {filling.name} "
                         "without being declared as empty; no map is drawn there (--keep-filling "

@@ -124,6 +124,10 @@ SCENE: dict[str, Row] = {
         raster("a.tif", np.zeros((3, 64, 64)), nodata=0), "--imagery {f}/a.tif", 3,
         "{f}/a.tif has no valid pixel, all of it is nodata; choose another scene",
     ),
+    "all black": (
+        raster("a.tif", np.zeros((3, 64, 64))), "--imagery {f}/a.tif", 3,
+        "{f}/a.tif is black all over; choose another scene, or give --keep-filling",
+    ),
     "all not-a-number": (
         raster("a.tif", np.full((3, 64, 64), NAN), dtype="float32"), "--imagery {f}/a.tif", 3,
         "{f}/a.tif has no valid pixel, all of it is nodata; choose another scene",
