@@ -1,6 +1,6 @@
 """A picture of a result: imagery above, the map that was drawn of it below, one column a level.
 
-python -m c2gm.benchmarks.picture_sheet scene.tif scene.mbtiles sheet.png 13,14,15,16
+python -m c2gm.benchmarks.picture_sheet scene.tif scene.mbtiles sheet.png 13-16
 python -m c2gm.benchmarks.picture_sheet scene.tif scene.mbtiles sheet.png 14,16 --whole
 """
 
@@ -15,6 +15,9 @@ import mercantile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from c2gm.runtime.command import leave
+from c2gm.runtime.errors import C2GMError
+from c2gm.runtime.grid import parse_levels
 from c2gm.runtime.levels import TILE_SIZE
 from c2gm.runtime.scene import Scene
 
@@ -99,20 +102,25 @@ def _pixel(lng: float, lat: float, level: int) -> tuple[int, int]:
 
 def main() -> None:
     """Parse, draw, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("imagery", type=Path)
     parser.add_argument("tiles", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("levels", help="comma-separated")
+    parser.add_argument("levels", help="as 13-16 or 14,16")
     parser.add_argument("--place", default="0.5,0.5", help="shares of the scene's width, height")
     parser.add_argument("--whole", action="store_true", help="the whole scene, shrunk")
     options = parser.parse_args()
     x, y = (float(part) for part in options.place.split(","))
-    levels = [int(part) for part in options.levels.split(",")]
-    if options.whole:
-        drawn = whole_sheet(options.imagery, options.tiles, levels)
-    else:
-        drawn = sheet(options.imagery, options.tiles, levels, (x, y))
+    try:
+        levels = parse_levels(options.levels)
+        if options.whole:
+            drawn = whole_sheet(options.imagery, options.tiles, levels)
+        else:
+            drawn = sheet(options.imagery, options.tiles, levels, (x, y))
+    except C2GMError as error:
+        leave("picture_sheet", str(error), error.exit_code)
     drawn.save(options.output, optimize=True)
     print(options.output)
 
