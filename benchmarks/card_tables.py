@@ -3,7 +3,8 @@
 Scores, then differences on the same tiles with 95 % intervals: to the enlarged reference, and to a
 peer (docs/training.md, "How sure a difference of scores is").
 
-python -m c2gm.benchmarks.card_tables docs/evaluation/nano.json
+python -m c2gm.benchmarks.card_tables docs/evaluation/nano_24.json \\
+    --cascade docs/evaluation/nano_from_12.json
 python -m c2gm.benchmarks.card_tables docs/evaluation/nano_24.json \\
     --peer docs/evaluation/pix2pix_24.json
 """
@@ -26,6 +27,7 @@ from c2gm.runtime.command import leave
 from c2gm.runtime.errors import C2GMError, DataError
 
 PICTURES = (("psnr_y", ".2f"), ("ssim_y", ".3f"), ("lpips", ".3f"))
+_CASCADE = "cascade"
 AREAS = ("iou_wood", "iou_water", "iou_built_up", "iou_building", "iou_road")
 MAPPERS = (("ssim_y", ".3f"), ("iou_building", ".2f"), ("iou_road", ".2f"))
 
@@ -40,15 +42,25 @@ def main() -> None:
     )
     parser.add_argument("report", type=Path)
     parser.add_argument("--peer", type=Path, help="A report on the same tiles, to set beside.")
+    parser.add_argument(
+        "--cascade",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="REPORT",
+        help="A report whose cascades begin elsewhere, for columns beside; may be repeated.",
+    )
     options = parser.parse_args()
     try:
-        tables = card_tables(options.report, options.peer)
+        tables = card_tables(options.report, options.peer, options.cascade)
     except C2GMError as error:
         leave("card_tables", str(error), error.exit_code)
     print("\n\n".join("\n".join(table) for table in tables))
 
 
-def card_tables(report: Path, peer: Path | None = None) -> list[list[str]]:
+def card_tables(
+    report: Path, peer: Path | None = None, cascades: Sequence[Path] = ()
+) -> list[list[str]]:
     """Lines of every table: scores, then differences with their intervals.
 
     Raises DataError for a file that is no report, or lacks scores by tile or a condition, and for
@@ -57,6 +69,8 @@ def card_tables(report: Path, peer: Path | None = None) -> list[list[str]]:
     ours, our_tiles = _read(report, BOTH[:1] if peer is None else BOTH)
     compared = against_reference(our_tiles)
     if peer is None:
+        for path in cascades:
+            ours |= _cascades(_read(path, ())[0], path)
         tables = [levels_table(ours), classes_table(ours), real_table(ours)]
     else:
         theirs, their_tiles = _read(peer, BOTH)
@@ -71,7 +85,7 @@ def levels_table(conditions: Report) -> list[str]:
         "with a true reference": ("with_reference", "model"),
         "baseline": ("with_reference", "enlarged_reference"),
         "without a reference": ("without_reference", "model"),
-        "cascade": ("cascade", "model"),
+        **{name: (name, "model") for name in conditions if name.startswith(_CASCADE)},
     }
     shown = {title: key for title, key in columns.items() if key[0] in conditions}
     levels = sorted({z for content in conditions.values() for z in content["detailed"]["levels"]})
@@ -157,6 +171,9 @@ def _read(path: Path, needed: Sequence[str]) -> tuple[Report, TileScores]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         conditions: Report = content["conditions"]
+        if "cascade" in conditions:
+            coarsest = content["options"]["coarsest"]
+            conditions[f"{_CASCADE} from {coarsest}"] = conditions.pop("cascade")
         tiles = TileScores.of_report(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -168,6 +185,13 @@ def _read(path: Path, needed: Sequence[str]) -> tuple[Report, TileScores]:
         if name not in conditions:
             raise DataError(f"{path} has nothing of {name}; make it with --references both or all")
     return conditions, tiles
+
+
+def _cascades(conditions: Report, path: Path) -> Report:
+    found = {name: part for name, part in conditions.items() if name.startswith(_CASCADE)}
+    if not found:
+        raise DataError(f"{path} has no cascade; make it with --references cascade or all")
+    return found
 
 
 def _of(content: Report, kind: str | None) -> Report:

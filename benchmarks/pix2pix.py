@@ -235,7 +235,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.action == "train":
         torch.manual_seed(0)
-        chosen = TrainOptions(
+        training = TrainOptions(
             # The loop's name for what reads pairs of imagery and map; the checkpoint says so too.
             stage="sgdm",
             dataset=options.dataset,
@@ -251,19 +251,21 @@ def main() -> None:
             no_reference_share=options.no_reference_share,
             mixed_precision=options.mixed_precision,
         )
-        stage = Pix2PixStage(chosen, options.adversarial_weight)
-        print(f"weights: {Trainer(stage, chosen).run()}")
+        stage = Pix2PixStage(training, options.adversarial_weight)
+        print(f"weights: {Trainer(stage, training).run()}")
         return
     generator = Generator()
     generator.load_state_dict(load_file(options.run / "sgdm.safetensors"))
     networks = Networks(alexnet=packaged_network())
+    chosen = EvaluateOptions(options.dataset, options.per_level, options.conditions, SPANS)
     report = evaluate(
         Pix2PixPainter(generator),
-        EvaluateOptions(options.dataset, options.per_level, options.conditions, SPANS),
+        chosen,
         networks,
         lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
     ).report
-    text = report_text({"model": {"name": "pix2pix"}, **report})
+    scored = {"per_level": chosen.per_level, "coarsest": chosen.coarsest}
+    text = report_text({"model": {"name": "pix2pix"}, "options": scored, **report})
     if options.output is not None:
         options.output.write_text(text, encoding="utf-8")
     else:

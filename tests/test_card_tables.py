@@ -47,11 +47,13 @@ def write_report(tmp_path_factory: pytest.TempPathFactory) -> Reports:
         blocks = rng.integers(60, 250, (8, 8, 3), dtype=np.uint8)
         write_blocks(dataset, blocks, (12, 14), strip, name=f"strip{i}", kind="real")
 
-    def write(name: str, shades: int, per_level: int = 4, conditions: str = "both") -> Path:
-        options = EvaluateOptions(dataset, per_level, conditions)
+    def write(
+        name: str, shades: int, per_level: int = 4, conditions: str = "both", coarsest: int = 14
+    ) -> Path:
+        options = EvaluateOptions(dataset, per_level, conditions, coarsest=coarsest)
         report = evaluate(Darker(shades), options, Networks(), lambda *_: None).report
         path = folder / name
-        path.write_text(report_text(report))
+        path.write_text(report_text({"options": {"coarsest": options.coarsest}, **report}))
         return path
 
     return write
@@ -84,6 +86,21 @@ def test_differences_are_those_of_the_means_with_the_range_of_four_places(
     for condition in ("with reference", "without reference"):
         cells = rows_of(tables[f"Model less peer, {condition}, real imagery:"])["all"]
         assert cells[1] == "**+9.54 [+9.54, +9.54]**"
+
+
+def test_cascades_that_begin_elsewhere_stand_beside(write_report: Reports) -> None:
+    ours = write_report("ours_all.json", 2, conditions="all")
+    other = write_report("from_12.json", 6, conditions="cascade", coarsest=12)
+    levels, classes, *_ = card_tables(ours, cascades=[other])
+    cells = {level: row[-2:] for level, row in rows_of(levels).items()}
+    assert cells["level"] == ["cascade from 14", "cascade from 12"]
+    assert cells["12"][0] == "-" and float(cells["12"][1].split(" / ")[0]) > 20
+    # 6 shades are 20 log10(3) dB worse than 2.
+    from_14, from_12 = (float(cell.split(" / ")[0]) for cell in cells["14"])
+    assert from_14 - from_12 == pytest.approx(9.54, abs=0.02)
+    assert any(row.startswith("cascade from 12, real imagery") for row in rows_of(classes))
+    with pytest.raises(DataError, match="has no cascade; make it with"):
+        card_tables(ours, cascades=[write_report("both.json", 2)])
 
 
 def test_reports_that_do_not_belong_together_are_refused(
