@@ -70,7 +70,7 @@ def card_tables(
     compared = against_reference(our_tiles)
     if peer is None:
         for path in cascades:
-            ours |= _cascades(_read(path, ())[0], path)
+            ours = {**ours, **_cascades(_read(path, ())[0], path)}
         tables = [levels_table(ours), classes_table(ours), real_table(ours)]
     else:
         theirs, their_tiles = _read(peer, BOTH)
@@ -170,10 +170,10 @@ def peer_table(ours: Report, peer: Report, kind: str | None) -> list[str]:
 def _read(path: Path, needed: Sequence[str]) -> tuple[Report, TileScores]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        conditions: Report = content["conditions"]
-        if "cascade" in conditions:
-            coarsest = content["options"]["coarsest"]
-            conditions[f"{_CASCADE} from {coarsest}"] = conditions.pop("cascade")
+        conditions: Report = {
+            f"{name} from {content['options']['coarsest']}" if name == _CASCADE else name: part
+            for name, part in content["conditions"].items()
+        }
         tiles = TileScores.of_report(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
