@@ -37,6 +37,7 @@ from c2gm.model.evaluation.report_text import report_text
 from c2gm.model.evaluation.scores import Networks
 from c2gm.model.sampling import to_pictures
 from c2gm.model.train import Batch, Trainer, TrainOptions
+from c2gm.runtime.bundle import file_sha256
 from c2gm.runtime.levels import LEVELS, SPANS
 
 CHANNELS = (32, 64, 128, 224)
@@ -254,8 +255,8 @@ def main() -> None:
         stage = Pix2PixStage(training, options.adversarial_weight)
         print(f"weights: {Trainer(stage, training).run()}")
         return
-    generator = Generator()
-    generator.load_state_dict(load_file(options.run / "sgdm.safetensors"))
+    generator, weights = Generator(), options.run / "sgdm.safetensors"
+    generator.load_state_dict(load_file(weights))
     networks = Networks(alexnet=packaged_network())
     chosen = EvaluateOptions(options.dataset, options.per_level, options.conditions, SPANS)
     report = evaluate(
@@ -265,7 +266,8 @@ def main() -> None:
         lambda done, total: print(f"\r{done}/{total}", end="", flush=True),
     ).report
     scored = {"per_level": chosen.per_level, "coarsest": chosen.coarsest}
-    text = report_text({"model": {"name": "pix2pix"}, "options": scored, **report})
+    model = {"name": "pix2pix", "run": options.run.name, "sha256": file_sha256(weights)}
+    text = report_text({"model": model, "options": scored, **report})
     if options.output is not None:
         options.output.write_text(text, encoding="utf-8")
     else:
