@@ -171,7 +171,7 @@ def _chunks(width: int, height: int, cell: int) -> Iterator[Window]:
 
 
 def _valid(raster: Raster, filling: Filling, window: Window) -> tuple[Mask, NDArray[Any] | None]:
-    """Where a window has data (height, width); its pixels, if it had to be looked at."""
+    """Where a window has data (height, width); its pixels, if only a part of it is filling."""
     dataset, margin = raster.dataset, filling.side + FRINGE_PX
     (top, bottom), (left, right) = window.toranges()
     # Filling that lies outside may reach in.
@@ -194,8 +194,12 @@ def _valid(raster: Raster, filling: Filling, window: Window) -> tuple[Mask, NDAr
     values = dataset.read(list(raster.colours), window=outer)
     tolerance = FRINGE_VALUES if raster.dtype == np.uint8 else 0
     alike = (np.abs(values.astype(np.float64) - filling.value) <= tolerance).all(axis=0)
-    valid = declared & ~certain & ~reached(alike & _around(seeds, margin), seeds)
-    return valid[inner], values[:, *inner]
+    taken = certain
+    if (alike & seeds).any():
+        taken = certain | reached(alike & _around(seeds, margin), seeds)
+    valid = (declared & ~taken)[inner]
+    # The survey knows already what is in windows that lose nothing.
+    return valid, values[:, *inner] if taken[inner].any() else None
 
 
 def _declared(raster: Raster, window: Window) -> Mask:
